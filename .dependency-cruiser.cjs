@@ -1,0 +1,75 @@
+// Import directions in lib, checked by `npm run lint`: imports run downwards only, and never in a circle. The layers are those of
+// docs/architecture.md; a new file in lib must be given its place here.
+
+/** Each layer may import from itself and from the layers that it names. */
+const LAYERS = {
+  index: { path: '^lib/index\\.ts$', to: ['tunnel', 'udp', 'verbs', 'streams', 'transport', 'flow', 'leaves'] },
+  tunnel: { path: '^lib/tunnel/', to: ['verbs', 'streams', 'transport', 'leaves'] },
+  udp: { path: '^lib/udp/', to: ['verbs', 'streams', 'transport', 'leaves'] },
+  verbs: {
+    path: '^lib/(dial|listen|listeners|options)\\.ts$',
+    to: ['streams', 'transport', 'engine', 'flow', 'wire', 'carrier', 'link', 'leaves', 'native'],
+  },
+  // conn.ts and listener.ts are streams over any transport: they know no fake TCP.
+  streams: { path: '^lib/(conn|listener)\\.ts$', to: ['transport', 'leaves'] },
+  transport: { path: '^lib/transport\\.ts$', to: ['leaves'] },
+  engine: { path: '^lib/engine(\\.ts$|/|-)', to: ['transport', 'flow', 'wire', 'carrier', 'link', 'leaves', 'native'] },
+  carrier: { path: '^lib/carrier/', to: ['flow', 'wire', 'leaves', 'native'] },
+  link: { path: '^lib/link/', to: ['flow', 'wire', 'leaves', 'native'] },
+  // flow and wire are pure TypeScript and run without the addon: of native they know the layout of the words, no more.
+  flow: { path: '^lib/flow/', to: ['wire', 'leaves', 'layout'] },
+  wire: { path: '^lib/wire/', to: ['leaves', 'layout'] },
+  leaves: { path: '^lib/(errors|stats|diagnostics|address|message-arena)\\.ts$', to: ['native'] },
+  native: { path: '^lib/native/', to: ['errors'] },
+  errors: { path: '^lib/errors\\.ts$', to: [] },
+  layout: { path: '^lib/native/layout\\.ts$', to: [] },
+}
+
+const own = Object.entries(LAYERS).map(([name, { path, to }]) => ({
+  name: `${name}-imports-downwards`,
+  comment: `lib/${name} may import only from: ${[name, ...to].join(', ')} (docs/architecture.md, layers)`,
+  severity: 'error',
+  from: { path },
+  to: { path: '^lib/', pathNot: [path, ...to.map((layer) => LAYERS[layer].path)] },
+}))
+
+module.exports = {
+  forbidden: [
+    {
+      name: 'no-cycles',
+      comment: 'Modules that import each other cannot be understood apart',
+      severity: 'error',
+      from: {},
+      to: { circular: true },
+    },
+    ...own,
+    {
+      name: 'every-file-has-a-layer',
+      comment: 'Give the file a layer in .dependency-cruiser.cjs',
+      severity: 'error',
+      from: { path: '^lib/', pathNot: Object.values(LAYERS).map(({ path }) => path) },
+      to: {},
+    },
+    {
+      name: 'lib-imports-lib-only',
+      comment: 'What ships must not need tests, examples, benches, scripts or development dependencies',
+      severity: 'error',
+      from: { path: '^lib/' },
+      to: { pathNot: '^lib/', dependencyTypesNot: ['core', 'npm'] },
+    },
+    {
+      name: 'no-dev-dependency-in-lib',
+      comment: 'Only `dependencies` are installed with the package',
+      severity: 'error',
+      from: { path: '^lib/' },
+      to: { dependencyTypes: ['npm-dev', 'npm-no-pkg', 'npm-unknown', 'unknown', 'undetermined'] },
+    },
+  ],
+  options: {
+    tsConfig: { fileName: 'tsconfig.json' },
+    // Type-only imports bind modules as much as others do.
+    tsPreCompilationDeps: true,
+    doNotFollow: { path: 'node_modules' },
+    enhancedResolveOptions: { exportsFields: ['exports'], conditionNames: ['import', 'types', 'node', 'default'] },
+  },
+}
