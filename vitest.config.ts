@@ -8,6 +8,8 @@ export default defineConfig({
   test: {
     include: [long ? 'test/**/*.long.test.ts' : 'test/**/*.test.ts'],
     exclude: long ? configDefaults.exclude : [...configDefaults.exclude, 'test/**/*.long.test.ts'],
+    globalSetup: 'test/support/global-setup.ts',
+    setupFiles: 'test/support/setup.ts',
     pool: 'forks',
     maxWorkers: 2,
     testTimeout: long ? 1_200_000 : 30_000,
