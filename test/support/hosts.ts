@@ -187,6 +187,12 @@ export class Host {
     await ip('-n', this.netns, 'address', 'add', cidr, 'dev', iface, ...(cidr.includes(':') ? ['nodad'] : []))
   }
 
+  /** Processes in this host, agents and spawned commands included. */
+  async pids(): Promise<number[]> {
+    const text = await ip('netns', 'pids', this.netns)
+    return text.split('\n').filter(Boolean).map(Number)
+  }
+
   /** Used by `Network.link`. */
   async bringUp(name: string, subnet: number, index: number, offloads: Offloads): Promise<Interface> {
     const address4 = `10.77.${subnet}.${index}`
