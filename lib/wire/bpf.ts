@@ -4,8 +4,11 @@
 /** BPF_MAXINSNS: the kernel refuses longer programs with EINVAL. */
 export const MAX_INSTRUCTIONS = 4096
 
-/** `k` of an absolute or indexed load from here on is relative to the network header, wherever `skb->data` points
- * (bpf_internal_load_pointer_neg_helper). Such a load sees the linear part of the packet only, which always holds the headers. */
+/**
+ * `k` of an absolute or indexed load (BPF_MSH, too) from here on is relative to the network header, wherever `skb->data` points:
+ * bpf_skb_load_helper_convert_offset. Kernels before 6.16 that lack its stable backport (bpf_internal_load_pointer_neg_helper) see the linear
+ * part of the packet only: there a driver that leaves the headers in page fragments, with GRO off, hides its packets from such a load.
+ */
 export const SKF_NET_OFF = -0x100000
 /** Ancillary data: only absolute loads, the offsets are names rather than places. */
 export const SKF_AD_OFF = -0x1000
