@@ -1,0 +1,62 @@
+// Opening and asking the sockets that capture packets. Knows kernel options; knows nothing of JavaScript, slabs or descriptors.
+#pragma once
+
+#include <sys/socket.h>
+
+#include <cstdint>
+
+#include "js_values.h"
+#include "parse.h"
+
+namespace faketcp {
+
+/** The ten bytes before each packet under PACKET_VNET_HDR, host byte order. `<linux/virtio_net.h>` does not compile as C++. */
+struct VirtioNetHeader {
+  static constexpr uint8_t kNeedsChecksum = 1;
+  static constexpr uint8_t kDataValid = 2;
+  static constexpr uint8_t kGsoTcpv4 = 1;
+  static constexpr uint8_t kGsoTcpv6 = 4;
+  static constexpr uint8_t kGsoEcn = 0x80;
+  uint8_t flags;
+  uint8_t gso_type;
+  uint16_t hdr_len;
+  uint16_t gso_size;
+  uint16_t csum_start;
+  uint16_t csum_offset;
+};
+static_assert(sizeof(VirtioNetHeader) == 10);
+
+constexpr size_t kEthernetHeader = 14;
+constexpr size_t kMinSlotBytes = sizeof(VirtioNetHeader) + kEthernetHeader + 65535;
+/** Room for every control message that a capture socket asks for. */
+constexpr size_t kCaptureControlBytes = 128;
+
+struct Failure {
+  int error = 0;
+  const char* syscall = nullptr;
+};
+
+enum class CaptureMode { kPacket, kRaw };
+
+/** A socket into which nothing comes that `program` refuses. -1 with `failure` filled. */
+int OpenCapture(CaptureMode mode, bool v6, const Bytes& program, int receive_buffer, Failure* failure);
+
+/** SO_ATTACH_FILTER; replaces what is attached. 0 or a positive errno. */
+int AttachFilter(int fd, const Bytes& program);
+
+/** SO_RCVBUFFORCE (CAP_NET_ADMIN), else SO_RCVBUF. 0 or a positive errno. */
+int SetReceiveBuffer(int fd, int bytes);
+
+/** Drops since the last call (kPacket) or since the socket was opened (kRaw), in `drops`. 0 or a positive errno. */
+int ReadDrops(CaptureMode mode, int fd, uint32_t* drops);
+
+/** Control messages and source address of a received packet -> what the parser needs. For raw IPv6, addresses and hop limit too. */
+struct Arrival {
+  PacketMeta meta;
+  /** Where the network header starts, from the first byte after the virtio header. */
+  size_t network_offset = 0;
+  IpHeader ip{};
+};
+void ReadArrival(CaptureMode mode, bool v6, const msghdr& message, Arrival* arrival);
+
+}  // namespace faketcp

@@ -1,0 +1,248 @@
+// Carrier: the real kernel TCP socket behind a flow, as a JavaScript object. Connects, is muted the moment it is connected, and ends as it is
+// told. Knows nothing of flows; nothing is ever read from or written to the socket.
+#include "classes.h"
+
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <memory>
+#include <vector>
+
+#include "address.h"
+#include "callback.h"
+#include "carrier_socket.h"
+#include "js_values.h"
+#include "layout.h"
+#include "poll.h"
+#include "wrapped.h"
+
+namespace faketcp {
+namespace {
+
+/** Held from open to `end`: a garbage collection must not send a FIN. */
+class Carrier final : public Wrapped {
+ public:
+  explicit Carrier(Env& env) : Wrapped(env) {}
+  ~Carrier() override { End(exit_); }
+
+  bool Open(napi_value options);
+  void Adopt(int fd) { fd_ = fd; }
+  void HoldOpen(napi_value self) { Hold(self); }
+  void EnvironmentEnds() override { End(exit_); }
+  bool Connect(const Arguments<3>& args);
+  const char* End(Ending how);
+  void SetExit(Ending how) { exit_ = how; }
+  bool Key(napi_value out);
+  bool Info(napi_value out);
+  bool LocalPort(int* port);
+
+ private:
+  static void OnWritable(void* owner, int status);
+  int Mute();
+  void StopConnecting();
+
+  Poll poll_;
+  Callback on_settled_;
+  /** The program to attach when connected. */
+  std::vector<uint8_t> mute_;
+  Ending exit_ = Ending::kFin;
+  bool v6_ = false;
+  int fd_ = -1;
+};
+
+bool Carrier::Open(napi_value options) {
+  const napi_env napi = env().napi();
+  char address[kAddressText];
+  int64_t port = 0;
+  int64_t user_timeout = 0;
+  Bytes mute;
+  StreamSocket wanted{};
+  if (!GetFamily(napi, options, &v6_) || !GetText(napi, options, "localAddress", address, sizeof address) ||
+      !GetInteger(napi, options, "localPort", 0, 65535, &port) || !GetInteger(napi, options, "userTimeoutMs", 0, INT32_MAX, &user_timeout) ||
+      !GetProgram(napi, options, "mute", &mute)) {
+    return false;
+  }
+  if (!ParseSocketAddress(v6_ ? AF_INET6 : AF_INET, address, static_cast<uint16_t>(port), &wanted.local)) {
+    return ThrowRange(napi, "localAddress must be an IPv%d address, it is '%s'", v6_ ? 6 : 4, address);
+  }
+  mute_.assign(mute.data, mute.data + mute.size);
+  if (!GetProgram(napi, options, "filter", &wanted.filter)) return false;
+  wanted.user_timeout_ms = static_cast<uint32_t>(user_timeout);
+  wanted.reuse_address = port != 0;
+  Failure failure;
+  fd_ = OpenStream(wanted, &failure);
+  return fd_ >= 0 || ThrowSystem(napi, failure.error, failure.syscall);
+}
+
+bool Carrier::Connect(const Arguments<3>& args) {
+  const napi_env napi = env().napi();
+  char text[kAddressText];
+  int64_t port = 0;
+  SocketAddress remote;
+  if (!ToText(napi, args[0], "address", text, sizeof text) || !ToInteger(napi, args[1], "port", 1, 65535, &port) ||
+      !ToFunction(napi, args[2], "onSettled")) {
+    return false;
+  }
+  if (!ParseSocketAddress(v6_ ? AF_INET6 : AF_INET, text, static_cast<uint16_t>(port), &remote)) {
+    return ThrowRange(napi, "address must be an IPv%d address, it is '%s'", v6_ ? 6 : 4, text);
+  }
+  if (fd_ < 0) return ThrowSystem(napi, EBADF, "connect");
+  if (on_settled_.is_set() || mute_.empty()) return ThrowSystem(napi, EISCONN, "connect");
+  if (connect(fd_, remote.get(), remote.size) == 0) {
+    Mute();
+  } else if (errno != EINPROGRESS) {
+    return ThrowSystem(napi, errno, "connect");
+  }
+  if (!on_settled_.Set(env(), args.self, args[2], "FAKETCP_CARRIER")) return false;
+  const int failed = poll_.Start(env(), fd_, UV_WRITABLE, OnWritable, this);
+  return failed == 0 || ThrowSystem(napi, -failed, "epoll_ctl");
+}
+
+int Carrier::Mute() { return AttachFilter(fd_, {mute_.data(), mute_.size()}); }
+
+void Carrier::OnWritable(void* owner, int) {
+  Carrier* carrier = static_cast<Carrier*>(owner);
+  // Whatever epoll says, SO_ERROR tells how the connect went (connect(2), EINPROGRESS).
+  int error = PendingError(carrier->fd_);
+  if (error == 0) error = carrier->Mute();
+  const napi_env napi = carrier->env().napi();
+  const Scope scope(napi);
+  const napi_value self = carrier->self();
+  const napi_value result = Integer(napi, -error);
+  carrier->poll_.Close();
+  carrier->on_settled_.Call(self, 1, &result);
+  carrier->StopConnecting();
+}
+
+void Carrier::StopConnecting() {
+  poll_.Close();
+  on_settled_.Clear();
+  mute_.clear();
+}
+
+const char* Carrier::End(Ending how) {
+  if (fd_ < 0) return "none";
+  StopConnecting();
+  const char* way = EndStream(fd_, how);
+  fd_ = -1;
+  Unhold();
+  return way;
+}
+
+bool Carrier::Key(napi_value out) {
+  const napi_env napi = env().napi();
+  int32_t* words = nullptr;
+  if (!ToWords(napi, out, "out", KEY_WORDS, &words)) return false;
+  SocketAddress local;
+  SocketAddress remote;
+  const int error = fd_ < 0 ? EBADF : Names(fd_, &local, &remote);
+  if (error != 0) return ThrowSystem(napi, error, "getpeername");
+  WordsOf(remote, words + KEY_REMOTE);
+  WordsOf(local, words + KEY_LOCAL);
+  words[KEY_PORTS] = static_cast<int32_t>(static_cast<uint32_t>(PortOf(remote)) << 16 | PortOf(local));
+  return true;
+}
+
+bool Carrier::Info(napi_value out) {
+  int32_t* words = nullptr;
+  if (!ToWords(env().napi(), out, "out", INFO_WORDS, &words)) return false;
+  const int error = fd_ < 0 ? EBADF : ReadInfo(fd_, words);
+  return error == 0 || ThrowSystem(env().napi(), error, "getsockopt");
+}
+
+bool Carrier::LocalPort(int* port) {
+  SocketAddress local;
+  local.size = sizeof local.storage;
+  const int error = fd_ < 0 ? EBADF : getsockname(fd_, local.get(), &local.size) == 0 ? 0 : errno;
+  *port = PortOf(local);
+  return error == 0 || ThrowSystem(env().napi(), error, "getsockname");
+}
+
+napi_value Construct(napi_env napi, napi_callback_info info) {
+  const Arguments<1> args(napi, info);
+  if (!IsConstructing(napi, info)) return nullptr;
+  Env& env = Env::Of(napi);
+  auto carrier = std::make_unique<Carrier>(env);
+  const int accepted = env.TakeAdoptedSocket();
+  if (accepted >= 0) {
+    carrier->Adopt(accepted);
+  } else if (!carrier->Open(args[0])) {
+    return nullptr;
+  }
+  if (!carrier->Attach(args.self)) return nullptr;
+  carrier.release()->HoldOpen(args.self);
+  return args.self;
+}
+
+/** `how` of `end` and `setExit`. */
+bool ToEnding(napi_env napi, napi_value value, bool may_reset, Ending* out) {
+  char how[16];
+  if (!ToText(napi, value, "how", how, sizeof how)) return false;
+  if (strcmp(how, "silent") == 0) {
+    *out = Ending::kSilent;
+  } else if (strcmp(how, "fin") == 0) {
+    *out = Ending::kFin;
+  } else if (may_reset && strcmp(how, "reset") == 0) {
+    *out = Ending::kReset;
+  } else {
+    return ThrowRange(napi, "how must be 'silent'%s 'fin'%s, it is '%s'", may_reset ? "," : " or", may_reset ? " or 'reset'" : "", how);
+  }
+  return true;
+}
+
+napi_value Connect(napi_env napi, napi_callback_info info) {
+  const Arguments<3> args(napi, info);
+  if (Carrier* carrier = Wrapped::Of<Carrier>(napi, args.self)) carrier->Connect(args);
+  return nullptr;
+}
+
+napi_value Key(napi_env napi, napi_callback_info info) {
+  const Arguments<1> args(napi, info);
+  if (Carrier* carrier = Wrapped::Of<Carrier>(napi, args.self)) carrier->Key(args[0]);
+  return nullptr;
+}
+
+napi_value Info(napi_env napi, napi_callback_info info) {
+  const Arguments<1> args(napi, info);
+  if (Carrier* carrier = Wrapped::Of<Carrier>(napi, args.self)) carrier->Info(args[0]);
+  return nullptr;
+}
+
+napi_value End(napi_env napi, napi_callback_info info) {
+  const Arguments<1> args(napi, info);
+  Carrier* carrier = Wrapped::Of<Carrier>(napi, args.self);
+  Ending how;
+  return carrier != nullptr && ToEnding(napi, args[0], true, &how) ? Text(napi, carrier->End(how)) : nullptr;
+}
+
+napi_value SetExit(napi_env napi, napi_callback_info info) {
+  const Arguments<1> args(napi, info);
+  Carrier* carrier = Wrapped::Of<Carrier>(napi, args.self);
+  Ending how;
+  if (carrier != nullptr && ToEnding(napi, args[0], false, &how)) carrier->SetExit(how);
+  return nullptr;
+}
+
+napi_value LocalPort(napi_env napi, napi_callback_info info) {
+  const Arguments<0> args(napi, info);
+  int port = 0;
+  Carrier* carrier = Wrapped::Of<Carrier>(napi, args.self);
+  return carrier != nullptr && carrier->LocalPort(&port) ? Integer(napi, port) : nullptr;
+}
+
+}  // namespace
+
+napi_value DefineCarrier(napi_env napi) {
+  const napi_property_descriptor members[] = {
+      Method("connect", Connect), Method("key", Key),         Method("info", Info),
+      Method("end", End),         Method("setExit", SetExit), Getter("localPort", LocalPort),
+  };
+  napi_value constructor = nullptr;
+  napi_define_class(napi, "Carrier", NAPI_AUTO_LENGTH, Construct, nullptr, sizeof members / sizeof *members, members, &constructor);
+  Env::Of(napi).SetCarrierClass(constructor);
+  return constructor;
+}
+
+}  // namespace faketcp

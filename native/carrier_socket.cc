@@ -1,0 +1,129 @@
+// The kernel TCP socket behind a flow; see carrier_socket.h.
+#include "carrier_socket.h"
+
+#include <linux/tcp.h>
+#include <netinet/in.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "layout.h"
+
+namespace faketcp {
+namespace {
+
+bool SetInteger(int fd, int level, int option, int value) { return setsockopt(fd, level, option, &value, sizeof value) == 0; }
+
+const char* Configure(int fd, const StreamSocket& wanted) {
+  const int family = wanted.local.storage.ss_family;
+  if (wanted.reuse_address && !SetInteger(fd, SOL_SOCKET, SO_REUSEADDR, 1)) return "setsockopt";
+  if (family == AF_INET6 && !SetInteger(fd, IPPROTO_IPV6, IPV6_V6ONLY, wanted.v6_only ? 1 : 0)) return "setsockopt";
+  if (bind(fd, wanted.local.get(), wanted.local.size) != 0) return "bind";
+  // Before connect or listen: the kernel must not acknowledge the first message.
+  errno = AttachFilter(fd, wanted.filter);
+  if (errno != 0) return "setsockopt";
+  errno = SetUserTimeout(fd, wanted.user_timeout_ms);
+  return errno == 0 ? nullptr : "setsockopt";
+}
+
+/** The remote address is one of this host's: a datagram socket can be bound to it. */
+bool IsLocal(int fd) {
+  SocketAddress local;
+  SocketAddress remote;
+  if (Names(fd, &local, &remote) != 0) return false;
+  int32_t words[4];
+  WordsOf(remote, words);
+  const bool mapped = words[0] == 0 && words[1] == 0 && words[2] == 0xffff;
+  if (mapped && (words[3] >> 24 & 0xff) == 127) return true;
+  reinterpret_cast<sockaddr_in*>(&remote.storage)->sin_port = 0;
+  const int probe = socket(remote.storage.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  if (probe < 0) return false;
+  const bool bound = bind(probe, remote.get(), remote.size) == 0;
+  close(probe);
+  return bound;
+}
+
+bool LingerZero(int fd) {
+  const linger zero = {1, 0};
+  return setsockopt(fd, SOL_SOCKET, SO_LINGER, &zero, sizeof zero) == 0;
+}
+
+/** tcp_disconnect sends nothing for a socket under repair. Repair is not switched off again: that would send an ACK. */
+bool Repair(int fd) { return SetInteger(fd, IPPROTO_TCP, TCP_REPAIR, TCP_REPAIR_ON); }
+
+/** The reset of SO_LINGER 0 finds no route to the peer through the loopback device and is lost in the host. */
+bool BindToLoopback(int fd) { return setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, "lo", 2) == 0; }
+
+const char* Silence(int fd) {
+  // Through `lo` the reset would reach a peer on this host, so there it is repair or nothing.
+  if (!IsLocal(fd) && BindToLoopback(fd) && LingerZero(fd)) return "device";
+  if (Repair(fd)) return "repair";
+  LingerZero(fd);
+  return "reset";
+}
+
+}  // namespace
+
+int OpenStream(const StreamSocket& wanted, Failure* failure) {
+  const int fd = socket(wanted.local.storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_TCP);
+  if (fd < 0) {
+    *failure = {errno, "socket"};
+    return -1;
+  }
+  if (const char* syscall = Configure(fd, wanted)) {
+    *failure = {errno, syscall};
+    close(fd);
+    return -1;
+  }
+  return fd;
+}
+
+int SetUserTimeout(int fd, uint32_t milliseconds) {
+  return setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &milliseconds, sizeof milliseconds) == 0 ? 0 : errno;
+}
+
+int PendingError(int fd) {
+  int error = 0;
+  socklen_t size = sizeof error;
+  return getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) == 0 ? error : errno;
+}
+
+int Names(int fd, SocketAddress* local, SocketAddress* remote) {
+  local->size = remote->size = sizeof(sockaddr_storage);
+  if (getsockname(fd, local->get(), &local->size) != 0) return errno;
+  return getpeername(fd, remote->get(), &remote->size) == 0 ? 0 : errno;
+}
+
+int ReadInfo(int fd, int32_t* out) {
+  tcp_info info{};
+  socklen_t size = sizeof info;
+  if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) != 0) return errno;
+  uint32_t timestamp = 0;
+  size = sizeof timestamp;
+  if (getsockopt(fd, IPPROTO_TCP, TCP_TIMESTAMP, &timestamp, &size) != 0) return errno;
+  out[INFO_STATE] = info.tcpi_state;
+  out[INFO_OPTIONS] = info.tcpi_options;
+  out[INFO_SEND_SCALE] = info.tcpi_snd_wscale;
+  out[INFO_RECEIVE_SCALE] = info.tcpi_rcv_wscale;
+  out[INFO_SEND_MSS] = static_cast<int32_t>(info.tcpi_snd_mss);
+  out[INFO_ADVERTISED_MSS] = static_cast<int32_t>(info.tcpi_advmss);
+  out[INFO_PATH_MTU] = static_cast<int32_t>(info.tcpi_pmtu);
+  out[INFO_TIMESTAMP] = static_cast<int32_t>(timestamp);
+  out[INFO_RTT_US] = static_cast<int32_t>(info.tcpi_rtt);
+  return 0;
+}
+
+const char* EndStream(int fd, Ending how) {
+  const char* way = "fin";
+  if (how == Ending::kSilent) {
+    way = Silence(fd);
+  } else if (how == Ending::kReset) {
+    LingerZero(fd);
+    way = "reset";
+  }
+  close(fd);
+  return way;
+}
+
+}  // namespace faketcp

@@ -1,0 +1,42 @@
+// What is done to the kernel TCP socket behind a flow, from its making to its end without a packet. Knows nothing of JavaScript or polls.
+#pragma once
+
+#include <cstdint>
+
+#include "address.h"
+#include "capture_socket.h"
+#include "js_values.h"
+
+namespace faketcp {
+
+enum class Ending { kSilent, kFin, kReset };
+
+struct StreamSocket {
+  SocketAddress local;
+  Bytes filter;
+  uint32_t user_timeout_ms;
+  /** SO_REUSEADDR. */
+  bool reuse_address;
+  /** IPV6_V6ONLY, for AF_INET6. */
+  bool v6_only;
+};
+
+/** A non-blocking stream socket, filtered and bound. -1 with `failure` filled. */
+int OpenStream(const StreamSocket& wanted, Failure* failure);
+
+/** Without it the kernel retransmits the carrier's FIN, which nobody will answer, for up to 107 s, and the 4-tuple is taken as long. */
+int SetUserTimeout(int fd, uint32_t milliseconds);
+
+/** SO_ERROR; reading clears it. */
+int PendingError(int fd);
+
+/** Local and remote address; 0 or a positive errno. */
+int Names(int fd, SocketAddress* local, SocketAddress* remote);
+
+/** INFO_WORDS words; 0 or a positive errno. */
+int ReadInfo(int fd, int32_t* out);
+
+/** Closes the socket. Returns 'device', 'repair', 'fin' or 'reset'. */
+const char* EndStream(int fd, Ending how);
+
+}  // namespace faketcp

@@ -1,0 +1,13 @@
+// The classes and functions that addon.cc exports; each is made by the file of its name.
+#pragma once
+
+#include <node_api.h>
+
+namespace faketcp {
+
+napi_value DefineCapture(napi_env napi);
+napi_value DefineRawSender(napi_env napi);
+napi_value DefineCarrier(napi_env napi);
+napi_value DefineCarrierListener(napi_env napi);
+
+}  // namespace faketcp

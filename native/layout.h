@@ -1,0 +1,64 @@
+// The words that cross the boundary to TypeScript, as lib/native/layout.ts documents them: one list, from which both the constants and
+// the object that the addon exports are made. It knows numbers only.
+#pragma once
+
+#include <cstdint>
+
+namespace faketcp {
+
+#define FAKETCP_LAYOUT(X) \
+  X(KEY_WORDS, 9)         \
+  X(KEY_REMOTE, 0)        \
+  X(KEY_LOCAL, 4)         \
+  X(KEY_PORTS, 8)         \
+  X(FIN, 0x01)            \
+  X(SYN, 0x02)            \
+  X(RST, 0x04)            \
+  X(PSH, 0x08)            \
+  X(ACK, 0x10)            \
+  X(HAS_TIMESTAMPS, 1 << 8) \
+  X(HAS_SACK, 1 << 9)     \
+  X(HAS_SCALE, 1 << 10)   \
+  X(SCALE_SHIFT, 16)      \
+  X(D_KEY, 0)             \
+  X(D_SEQ, 9)             \
+  X(D_ACK, 10)            \
+  X(D_FLAGS, 11)          \
+  X(D_WINDOW, 12)         \
+  X(D_TSVAL, 13)          \
+  X(D_TSECR, 14)          \
+  X(D_OFFSET, 15)         \
+  X(D_LENGTH, 16)         \
+  X(D_SEGMENT, 17)        \
+  X(D_MSS, 18)            \
+  X(D_SKIP, 18)           \
+  X(D_IFINDEX, 19)        \
+  X(D_TTL, 20)            \
+  X(D_MAC_HIGH, 21)       \
+  X(D_MAC_LOW, 22)        \
+  X(D_VLAN, 23)           \
+  X(D_WORDS, 24)          \
+  X(REJECT_TRUNCATED, 0)  \
+  X(REJECT_HEADER, 1)     \
+  X(REJECT_CHECKSUM, 2)   \
+  X(REJECT_FRAGMENT, 3)   \
+  X(REJECT_FOREIGN, 4)    \
+  X(COUNT_CALLS, 5)       \
+  X(COUNT_PACKETS, 6)     \
+  X(CAPTURE_COUNTERS, 8)  \
+  X(INFO_STATE, 0)        \
+  X(INFO_OPTIONS, 1)      \
+  X(INFO_SEND_SCALE, 2)   \
+  X(INFO_RECEIVE_SCALE, 3) \
+  X(INFO_SEND_MSS, 4)     \
+  X(INFO_ADVERTISED_MSS, 5) \
+  X(INFO_PATH_MTU, 6)     \
+  X(INFO_TIMESTAMP, 7)    \
+  X(INFO_RTT_US, 8)       \
+  X(INFO_WORDS, 9)
+
+#define FAKETCP_CONSTANT(name, value) constexpr int32_t name = value;
+FAKETCP_LAYOUT(FAKETCP_CONSTANT)
+#undef FAKETCP_CONSTANT
+
+}  // namespace faketcp
