@@ -7,7 +7,7 @@ globalThis.__vite_ssr_dynamic_import__ = (specifier) => import(specifier)
 globalThis.__name = (value) => value
 
 /** The library, or why it did not load: runs that do not touch it need no build. */
-const library = await import('../../dist/index.js').then(
+const library = await import(new URL('../../dist/index.js', import.meta.url).href).then(
   (module) => ({ module }),
   (error) => ({ error }),
 )
