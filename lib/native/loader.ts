@@ -40,9 +40,12 @@ function load(): Binding {
     process.platform === 'linux'
       ? 'Build it with `npx node-gyp rebuild` in the package directory (needs a C++17 compiler), or set FAKETCP_ADDON to a built faketcp.node.'
       : 'faketcp works on Linux only.'
-  throw new Error(`No native addon for ${target} could be loaded. Tried: ${tried.join('; ') || 'nothing, the package root was not found'}. ${advice}`, {
-    cause,
-  })
+  throw new Error(
+    `No native addon for ${target} could be loaded. Tried: ${tried.join('; ') || 'nothing, the package root was not found'}. ${advice}`,
+    {
+      cause,
+    },
+  )
 }
 
 function candidatePaths(root: string | undefined): string[] {
