@@ -1,6 +1,6 @@
 // The free slots of all shards: a stack under one lock. Lock order and the death windows (b, c, j, k) are in layout.ts.
 
-import { FREE, type Geometry, NO_OWNER, POOL_FREE, S_HASH, S_OWNER, S_STATE, S_VERSION, SLOT_WORDS } from './layout.ts'
+import { FREE, type Geometry, H_RECOVERIES, NO_OWNER, POOL_FREE, S_HASH, S_OWNER, S_STATE, S_VERSION, SLOT_WORDS } from './layout.ts'
 import { acquire, release } from './locks.ts'
 import type { Registry } from './registry.ts'
 
@@ -26,11 +26,11 @@ export class Pool {
     return Atomics.load(this.#words, this.#layout.poolLock + POOL_FREE)
   }
 
-  /** Takes the pool's lock and rebuilds the stack if it was a dead thread's. @returns true in that case. Throws as `acquire`. */
-  lock(owner: number): boolean {
-    const broken = acquire(this.#words, this.#layout.poolLock, owner, this.#registry)
-    if (broken) this.#rebuild()
-    return broken
+  /** Takes the pool's lock and rebuilds the stack if it was a dead thread's. Throws as `acquire`. */
+  lock(owner: number): void {
+    if (!acquire(this.#words, this.#layout.poolLock, owner, this.#registry)) return
+    Atomics.add(this.#words, H_RECOVERIES, 1)
+    this.#rebuild()
   }
 
   unlock(): void {

@@ -3,19 +3,11 @@
 
 import { randomFillSync } from 'node:crypto'
 import { KEY_WORDS } from '../native/layout.ts'
-import { clear, enter, hasRoom, leave, probe } from './buckets.ts'
+import { enter, hasRoom, leave, probe } from './buckets.ts'
+import { type FlowEntry, readEntry } from './entry.ts'
 import { hashKey } from './hash.ts'
 import {
   BUCKET_WORDS,
-  F_BYTES_IN,
-  F_BYTES_OUT,
-  F_DROPPED_IN,
-  F_DROPPED_OUT,
-  F_LAST_HEARD_MS,
-  F_LAST_SENT_MS,
-  F_MESSAGES_IN,
-  F_MESSAGES_OUT,
-  F_OPENED_MS,
   FREE,
   type Geometry,
   geometry,
@@ -29,7 +21,6 @@ import {
   LAYOUT_VERSION,
   LOCK_OWNER,
   LOCK_SEQUENCE,
-  LOCK_WORDS,
   MAGIC,
   OPENING,
   S_HASH,
@@ -40,9 +31,12 @@ import {
   S_VERSION,
   SLOT_WORDS,
 } from './layout.ts'
-import { acquire, beginWrite, endWrite, release, validate } from './locks.ts'
+import { beginWrite, endWrite, release, validate } from './locks.ts'
 import { fillPool, Pool } from './pool.ts'
 import { Registry } from './registry.ts'
+import { Shards } from './shards.ts'
+
+export type { FlowEntry }
 
 /** `insert`: no slot is free. */
 export const FULL = -1
@@ -70,25 +64,6 @@ export interface FlowTableHandle {
   readonly buffer: SharedArrayBuffer
 }
 
-/** A flow as it was at one moment; the counters may be some messages apart from each other when another thread owns it. */
-export interface FlowEntry {
-  slot: number
-  /** OPENING, OPEN, CLOSING or TIME_WAIT. */
-  state: number
-  owner: number
-  /** Nine words, a copy. */
-  key: Int32Array
-  messagesIn: number
-  bytesIn: number
-  messagesOut: number
-  bytesOut: number
-  droppedIn: number
-  droppedOut: number
-  lastHeardMs: number
-  lastSentMs: number
-  openedMs: number
-}
-
 /** One thread's view of a table. Every thread makes its own with `attach`. */
 export class FlowTable {
   readonly handle: FlowTableHandle
@@ -100,6 +75,7 @@ export class FlowTable {
   readonly #layout: Geometry
   readonly #registry: Registry
   readonly #pool: Pool
+  readonly #shards: Shards
   readonly #seed0: number
   readonly #seed1: number
   readonly #shardMask: number
@@ -116,6 +92,7 @@ export class FlowTable {
     this.#layout = layout
     this.#registry = new Registry(words, layout.registry)
     this.#pool = new Pool(words, layout, this.#registry)
+    this.#shards = new Shards(words, layout, this.#registry, this.#pool)
     this.#seed0 = words[H_SEED]
     this.#seed1 = words[H_SEED + 1]
     this.#shardMask = layout.shards - 1
@@ -188,7 +165,7 @@ export class FlowTable {
 
   /**
    * Looks a flow up, without a lock. A flow of the calling thread stays where it is until this thread removes it; another thread's may be
-   * gone at any time, so compare S_VERSION before and after reading it.
+   * gone at any time, so compare S_VERSION before and after reading it. Fastest for a thread that has called `register`.
    *
    * @param at - index of the key's first word
    * @returns the slot, or -1
@@ -216,8 +193,8 @@ export class FlowTable {
       throw new RangeError(`a key of ${KEY_WORDS} words is expected at ${at} of ${key.length}`)
     const { words } = this
     const hash = hashKey(key, at, this.#seed0, this.#seed1)
-    const shard = this.#shardOf(hash)
-    const lock = this.#lock(shard)
+    const shard = this.#shards.of(hash)
+    const lock = this.#shards.lock(shard, this.#owner)
     const slot = this.#claim(shard, hash, key, at)
     if (slot >= 0) {
       const base = this.base(slot)
@@ -226,7 +203,7 @@ export class FlowTable {
       words.fill(0, base + S_SND_NXT, base + SLOT_WORDS)
       Atomics.store(words, base + S_STATE, OPENING)
       beginWrite(words, lock)
-      enter(words, this.#indexOf(shard), this.#buckets, hash, slot)
+      enter(words, this.#shards.index(shard), this.#buckets, hash, slot)
       this.#turnVersion(base)
       endWrite(words, lock)
     }
@@ -256,7 +233,7 @@ export class FlowTable {
    */
   *entries(): Generator<FlowEntry, void, void> {
     for (let slot = 0; slot < this.capacity; slot++) {
-      const entry = this.#snapshot(slot)
+      const entry = readEntry(this.words, this.floats, slot, this.base(slot))
       if (entry !== undefined) yield entry
     }
   }
@@ -278,12 +255,12 @@ export class FlowTable {
       return !known
     }
     for (let shard = 0; shard <= this.#shardMask; shard++) {
-      const holder = Atomics.load(words, this.#layout.locks + shard * LOCK_WORDS + LOCK_OWNER)
-      if (holder !== 0 && isDead(holder - 1)) release(words, this.#lock(shard))
+      const holder = Atomics.load(words, this.#shards.lockWord(shard) + LOCK_OWNER)
+      if (holder !== 0 && isDead(holder - 1)) release(words, this.#shards.lock(shard, this.#owner))
     }
     const holder = Atomics.load(words, this.#layout.poolLock + LOCK_OWNER)
     if (holder !== 0 && isDead(holder - 1)) {
-      this.#lockPool()
+      this.#pool.lock(this.#owner)
       this.#pool.unlock()
     }
     let removed = 0
@@ -291,15 +268,16 @@ export class FlowTable {
       const base = this.base(slot)
       if ((Atomics.load(words, base + S_VERSION) & 1) !== 0 || Atomics.load(words, base + S_STATE) === FREE) continue
       const other = Atomics.load(words, base + S_OWNER)
-      if (isDead(other) && this.#removeOf(slot, other)) removed++
+      // A slot that was freed since bears NO_OWNER, which is nobody's, dead or alive.
+      if (other >= 0 && isDead(other) && this.#removeOf(slot, other)) removed++
     }
     return removed
   }
 
   #findValidated(shard: number, hash: number, key: Int32Array, at: number): number {
     const { words } = this
-    const index = this.#indexOf(shard)
-    const sequence = this.#layout.locks + shard * LOCK_WORDS + LOCK_SEQUENCE
+    const index = this.#shards.index(shard)
+    const sequence = this.#shards.lockWord(shard) + LOCK_SEQUENCE
     for (let tries = 0; tries < READ_TRIES; tries++) {
       const before = Atomics.load(words, sequence)
       if ((before & 1) !== 0) continue
@@ -307,7 +285,7 @@ export class FlowTable {
       if (validate(words, sequence) === before) return slot
     }
     this.register()
-    const lock = this.#lock(shard)
+    const lock = this.#shards.lock(shard, this.#owner)
     const slot = probe(words, index, this.#buckets, this.#slots, hash, key, at)
     release(words, lock)
     return slot
@@ -315,10 +293,10 @@ export class FlowTable {
 
   /** Under the shard's lock: a slot for the key, half written, or why not. */
   #claim(shard: number, hash: number, key: Int32Array, at: number): number {
-    const index = this.#indexOf(shard)
+    const index = this.#shards.index(shard)
     if (probe(this.words, index, this.#buckets, this.#slots, hash, key, at) >= 0) return EXISTS
     if (!hasRoom(this.words, index, this.#buckets, hash)) return FULL
-    this.#lockPool()
+    this.#pool.lock(this.#owner)
     const slot = this.#pool.take(hash)
     this.#pool.unlock()
     return slot < 0 ? FULL : slot
@@ -329,15 +307,15 @@ export class FlowTable {
     const { words } = this
     const base = this.base(slot)
     const hash = Atomics.load(words, base + S_HASH)
-    const shard = this.#shardOf(hash)
-    const lock = this.#lock(shard)
+    const shard = this.#shards.of(hash)
+    const lock = this.#shards.lock(shard, this.#owner)
     // While we waited another thread may have reaped the slot, or even filled it anew.
     const still = words[base + S_OWNER] === owner && words[base + S_STATE] !== FREE && (words[base + S_VERSION] & 1) === 0
     if (still) {
-      this.#lockPool()
+      this.#pool.lock(this.#owner)
       this.#turnVersion(base)
       beginWrite(words, lock)
-      leave(words, this.#indexOf(shard), this.#buckets, hash, slot)
+      leave(words, this.#shards.index(shard), this.#buckets, hash, slot)
       endWrite(words, lock)
       this.#pool.give(slot)
       this.#pool.unlock()
@@ -346,79 +324,8 @@ export class FlowTable {
     return still
   }
 
-  /** Takes a shard's lock, repairs the shard if the lock was a dead thread's, and gives the lock's word offset. */
-  #lock(shard: number): number {
-    const lock = this.#layout.locks + shard * LOCK_WORDS
-    if (acquire(this.words, lock, this.#owner, this.#registry)) {
-      Atomics.add(this.words, H_RECOVERIES, 1)
-      this.#rebuild(shard, lock)
-    }
-    return lock
-  }
-
-  #lockPool(): void {
-    if (this.#pool.lock(this.#owner)) Atomics.add(this.words, H_RECOVERIES, 1)
-  }
-
-  /** Makes a shard's index anew from the slots, and frees the slots that a dead thread had half written. */
-  #rebuild(shard: number, lock: number): void {
-    const { words } = this
-    const index = this.#indexOf(shard)
-    beginWrite(words, lock)
-    this.#lockPool()
-    for (let slot = 0; slot < this.capacity; slot++) {
-      const base = this.base(slot)
-      // The version before the hash: another shard's slot gets its hash before it turns odd.
-      if ((Atomics.load(words, base + S_VERSION) & 1) === 0) continue
-      if (this.#shardOf(Atomics.load(words, base + S_HASH)) === shard) this.#pool.give(slot)
-    }
-    this.#pool.unlock()
-    clear(words, index, this.#buckets)
-    for (let slot = 0; slot < this.capacity; slot++) {
-      const base = this.base(slot)
-      if ((Atomics.load(words, base + S_VERSION) & 1) !== 0 || Atomics.load(words, base + S_STATE) === FREE) continue
-      const hash = Atomics.load(words, base + S_HASH)
-      if (this.#shardOf(hash) === shard) enter(words, index, this.#buckets, hash, slot)
-    }
-    endWrite(words, lock)
-  }
-
-  #snapshot(slot: number): FlowEntry | undefined {
-    const { words, floats } = this
-    const base = this.base(slot)
-    const counters = base >> 1
-    const version = Atomics.load(words, base + S_VERSION)
-    if ((version & 1) !== 0) return undefined
-    const state = Atomics.load(words, base + S_STATE)
-    if (state === FREE) return undefined
-    const entry: FlowEntry = {
-      slot,
-      state,
-      owner: words[base + S_OWNER],
-      key: Int32Array.from(words.subarray(base + S_KEY, base + S_KEY + KEY_WORDS)),
-      messagesIn: floats[counters + F_MESSAGES_IN],
-      bytesIn: floats[counters + F_BYTES_IN],
-      messagesOut: floats[counters + F_MESSAGES_OUT],
-      bytesOut: floats[counters + F_BYTES_OUT],
-      droppedIn: floats[counters + F_DROPPED_IN],
-      droppedOut: floats[counters + F_DROPPED_OUT],
-      lastHeardMs: floats[counters + F_LAST_HEARD_MS],
-      lastSentMs: floats[counters + F_LAST_SENT_MS],
-      openedMs: floats[counters + F_OPENED_MS],
-    }
-    return validate(words, base + S_VERSION) === version ? entry : undefined
-  }
-
   #turnVersion(base: number): void {
     Atomics.store(this.words, base + S_VERSION, (this.words[base + S_VERSION] + 1) | 0)
-  }
-
-  #shardOf(hash: number): number {
-    return (hash >>> 24) & this.#shardMask
-  }
-
-  #indexOf(shard: number): number {
-    return this.#index + shard * this.#buckets * BUCKET_WORDS
   }
 
   #check(owner: number): void {
