@@ -142,7 +142,9 @@ export const S_TS_RECENT = 27
 export const S_TS_OFFSET = 28
 /** Bytes of the longest message that fits one segment. */
 export const S_MAX_MESSAGE = 29
-// Words 30 and 31 and from S_SPARE to the end are free for later. All are 0 in a new flow.
+/** How often the window bound set S_SND_NXT back to S_SND_UNA. */
+export const S_SET_BACKS = 30
+// Word 31 and from S_SPARE to the end are free for later. All are 0 in a new flow.
 export const S_SPARE = 50
 
 /** Bit of S_FLAGS: the handshake negotiated timestamps (RFC 7323). Higher bits are the engine's to name. */

@@ -1,0 +1,330 @@
+// FakeTcpConn: one connection as a Duplex of messages. It stands on the Channel interface and knows no fake TCP.
+import { Duplex } from 'node:stream'
+import { channels } from './diagnostics.ts'
+import { FakeTcpError } from './errors.ts'
+import type { MessageArena } from './message-arena.ts'
+import type { ConnStats } from './stats.ts'
+import type { Channel, ChannelSink, Drop, Family } from './transport.ts'
+
+export interface ConnOptions {
+  /** Bytes that may wait for the kernel before `write` returns false. Default 256 KiB. */
+  readonly writableHighWaterMark: number
+  /** Messages that the readable side buffers before it stops asking. Default 64. */
+  readonly readableHighWaterMark: number
+  /** Bytes that may wait for a slow reader; what comes beyond is dropped and counted. Default 1 MiB. */
+  readonly receiveQueueBytes: number
+  /** What `write` does with a message that does not fit: refuse it, or cut it (for byte-stream users). Default 'error'. */
+  readonly oversize: 'error' | 'split'
+  /** As in `node:net`: whether our side stays open when the peer has ended. Default false. */
+  readonly allowHalfOpen: boolean
+}
+
+export interface FakeTcpConnEvents {
+  data: [message: Buffer]
+  drop: [drop: Drop]
+  close: [hadError: boolean]
+  drain: []
+  end: []
+  error: [error: Error]
+  finish: []
+  pause: []
+  resume: []
+  readable: []
+}
+
+const EMPTY = Buffer.alloc(0)
+
+/** Set inside the class, so that it reaches the private fields without a closure for each write. */
+let uncork: (conn: FakeTcpConn) => void
+
+type WriteCallback = (error: Error | null | undefined) => void
+
+/**
+ * One connection. `write()` sends one message, each `'data'` event is one message; messages can be lost, doubled and reordered by the network,
+ * never merged or split. Writes of one tick are corked and leave together.
+ *
+ * A message that is empty or longer than `maxMessageSize` is refused by its callback (`ERR_FAKETCP_MESSAGE_EMPTY`, `ERR_FAKETCP_MESSAGE_SIZE`) and
+ * reported by a `'drop'` event; the stream lives on. A message that arrives while `receiveQueueBytes` are waiting for a slow reader is dropped and reported too.
+ */
+export class FakeTcpConn extends Duplex {
+  readonly #channel: Channel
+  readonly #arena: MessageArena
+  readonly #receiveQueueBytes: number
+  readonly #split: boolean
+  /** Messages in front of push(), from #head on. */
+  #queue: Buffer[] = []
+  #head = 0
+  #queuedBytes = 0
+  #wanted = false
+  #peerEnded = false
+  #autoCorked = false
+
+  /** @internal Made by dial and listeners. */
+  constructor(channel: Channel, arena: MessageArena, options: ConnOptions) {
+    super({
+      readableObjectMode: true,
+      readableHighWaterMark: options.readableHighWaterMark,
+      writableHighWaterMark: options.writableHighWaterMark,
+      allowHalfOpen: options.allowHalfOpen,
+    })
+    this.#channel = channel
+    this.#arena = arena
+    this.#receiveQueueBytes = options.receiveQueueBytes
+    this.#split = options.oversize === 'split'
+  }
+
+  /** @internal Lets messages in; called once the connection has been announced. */
+  static start(conn: FakeTcpConn): void {
+    const sink: ChannelSink = {
+      onTrain: (memory, offset, length, segment) => conn.#receive(memory, offset, length, segment),
+      onEnd: () => conn.#end(),
+      onClose: (error) => conn.#close(error),
+      onDrop: (drop) => conn.#tellDrop(drop),
+    }
+    conn.#channel.attach(sink)
+  }
+
+  get family(): Family {
+    return this.#channel.family
+  }
+  get localAddress(): string {
+    return this.#channel.localAddress
+  }
+  get localPort(): number {
+    return this.#channel.localPort
+  }
+  get remoteAddress(): string {
+    return this.#channel.remoteAddress
+  }
+  get remotePort(): number {
+    return this.#channel.remotePort
+  }
+  /** Bytes of the longest message that fits: path MTU less IP and TCP headers, options counted. */
+  get maxMessageSize(): number {
+    return this.#channel.maxMessageSize
+  }
+  get stats(): ConnStats {
+    return this.#channel.stats
+  }
+
+  /** Keeps the process alive while the connection is open (the default). */
+  ref(): this {
+    this.#channel.ref()
+    return this
+  }
+
+  /** Lets the process end although the connection is open. */
+  unref(): this {
+    this.#channel.unref()
+    return this
+  }
+
+  /**
+   * Ends our side with a FIN and resolves when the connection is gone. What is still unread is discarded. Never rejects: an error is told by `'error'`.
+   */
+  close(): Promise<void> {
+    return new Promise((resolve) => {
+      if (this.closed) {
+        resolve()
+        return
+      }
+      this.once('close', () => resolve())
+      if (this.destroyed) return
+      if (this.writableFinished) this.destroy()
+      else {
+        this.once('finish', () => this.destroy())
+        if (!this.writableEnded) this.end()
+      }
+    })
+  }
+
+  /** Closes gracefully (Node's own would destroy the stream with an AbortError). */
+  override async [Symbol.asyncDispose](): Promise<void> {
+    await this.close()
+  }
+
+  /**
+   * Text decoding merges and splits messages, so it is refused: decode each message with `message.toString(encoding)`.
+   *
+   * @throws FakeTcpError `ERR_FAKETCP_METHOD`
+   */
+  override setEncoding(_encoding: BufferEncoding): never {
+    throw new FakeTcpError('ERR_FAKETCP_METHOD', 'setEncoding() would merge messages; use message.toString(encoding) on each message')
+  }
+
+  /**
+   * Sends one message.
+   *
+   * @param chunk 1..`maxMessageSize` bytes, or text of which the encoded bytes are that long
+   * @returns false when `writableHighWaterMark` bytes wait: wait for `'drain'`
+   */
+  override write(chunk: unknown, callback?: WriteCallback): boolean
+  override write(chunk: unknown, encoding?: BufferEncoding, callback?: WriteCallback): boolean
+  override write(chunk: unknown, encodingOrCallback?: BufferEncoding | WriteCallback, maybeCallback?: WriteCallback): boolean {
+    const callback = typeof encodingOrCallback === 'function' ? encodingOrCallback : maybeCallback
+    const encoding = typeof encodingOrCallback === 'string' ? encodingOrCallback : undefined
+    let message = chunk
+    let size: number
+    if (typeof chunk === 'string') {
+      const bytes = Buffer.from(chunk, encoding)
+      message = bytes
+      size = bytes.length
+    } else if (ArrayBuffer.isView(chunk)) size = chunk.byteLength
+    else return super.write(chunk, encoding as BufferEncoding, callback) // the TypeError of every writable
+
+    if (!this.#autoCorked) {
+      this.#autoCorked = true
+      this.cork()
+      process.nextTick(uncork, this)
+    }
+    if (size === 0 || size > this.#channel.maxMessageSize) return this.#refuse(message as NodeJS.ArrayBufferView, size, callback)
+    return super.write(message, callback)
+  }
+
+  static {
+    uncork = (conn) => {
+      conn.#autoCorked = false
+      conn.uncork()
+    }
+  }
+
+  /** A message that does not fit: cut when the user asked for it, else refused without harm to the stream. */
+  #refuse(message: NodeJS.ArrayBufferView, size: number, callback: WriteCallback | undefined): boolean {
+    if (this.writableEnded || this.destroyed) return super.write(message, callback)
+    const max = this.#channel.maxMessageSize
+    if (size > max && this.#split) {
+      const bytes = Buffer.from(message.buffer, message.byteOffset, size)
+      let more = true
+      for (let at = 0; at < size; at += max) more = super.write(bytes.subarray(at, at + max), at + max < size ? undefined : callback)
+      return more
+    }
+    const error =
+      size === 0
+        ? new FakeTcpError('ERR_FAKETCP_MESSAGE_EMPTY', 'An empty message cannot be sent: without payload a segment is a pure ACK')
+        : new FakeTcpError('ERR_FAKETCP_MESSAGE_SIZE', `A message of ${size} bytes does not fit: at most ${max} bytes (maxMessageSize)`)
+    if (callback !== undefined) process.nextTick(callback, error)
+    const drop: Drop = { reason: size === 0 ? 'message-empty' : 'message-size', size, max }
+    process.nextTick(() => this.#drop(drop))
+    return !this.writableNeedDrain
+  }
+
+  override _write(chunk: Buffer, _encoding: BufferEncoding, callback: (error?: Error | null) => void): void {
+    this.#send([chunk], callback)
+  }
+
+  override _writev(chunks: Array<{ chunk: Buffer; encoding: BufferEncoding }>, callback: (error?: Error | null) => void): void {
+    const messages = new Array<Buffer>(chunks.length)
+    for (let i = 0; i < chunks.length; i++) messages[i] = chunks[i].chunk
+    this.#send(messages, callback)
+  }
+
+  /** `write` has checked the sizes, but `end(chunk)` comes past it, and the path may have shrunk since. */
+  #send(messages: Buffer[], done: () => void): void {
+    const max = this.#channel.maxMessageSize
+    let misfits = 0
+    for (let i = 0; i < messages.length; i++) {
+      const size = messages[i].length
+      if (size === 0 || size > max) misfits++
+    }
+    let fitting = messages
+    if (misfits > 0) {
+      fitting = []
+      for (const message of messages) {
+        const size = message.length
+        if (size > 0 && size <= max) fitting.push(message)
+        else if (size > max && this.#split) for (let at = 0; at < size; at += max) fitting.push(message.subarray(at, at + max))
+        else this.#drop({ reason: size === 0 ? 'message-empty' : 'message-size', size, max })
+      }
+    }
+    if (fitting.length === 0) done()
+    else this.#channel.send(fitting, done)
+  }
+
+  override _final(callback: (error?: Error | null) => void): void {
+    this.#channel.end(() => callback())
+  }
+
+  override _read(): void {
+    this.#wanted = true
+    while (this.#wanted && this.#head < this.#queue.length) {
+      const message = this.#queue[this.#head]
+      this.#queue[this.#head++] = EMPTY
+      this.#queuedBytes -= message.length
+      this.#wanted = this.push(message)
+    }
+    if (this.#head < this.#queue.length) {
+      if (this.#head > 1024) {
+        this.#queue = this.#queue.slice(this.#head)
+        this.#head = 0
+      }
+      return
+    }
+    if (this.#head > 0) {
+      this.#queue = []
+      this.#head = 0
+    }
+    if (this.#peerEnded) this.push(null)
+  }
+
+  override _destroy(error: Error | null, callback: (error?: Error | null) => void): void {
+    this.#queue = []
+    this.#head = 0
+    this.#queuedBytes = 0
+    this.#channel.release()
+    if (channels.connClose.hasSubscribers) channels.connClose.publish({ conn: this, error })
+    callback(error)
+  }
+
+  #receive(memory: Uint8Array, offset: number, length: number, segment: number): void {
+    if (this.destroyed) return
+    const room = this.#wanted || this.#queuedBytes + length <= this.#receiveQueueBytes
+    // Where no message of the train can be kept, not even the copy is made.
+    if (!room && this.#queuedBytes + Math.min(segment, length) > this.#receiveQueueBytes) {
+      for (let at = 0; at < length; at += segment)
+        this.#drop({ reason: 'receive-queue', size: Math.min(segment, length - at), max: this.#receiveQueueBytes })
+      return
+    }
+    const copy = this.#arena.copy(memory, offset, length)
+    if (length <= segment) {
+      this.#deliver(copy)
+      return
+    }
+    for (let at = 0; at < length; at += segment) this.#deliver(copy.subarray(at, Math.min(at + segment, length)) as Buffer)
+  }
+
+  #deliver(message: Buffer): void {
+    if (this.#wanted) {
+      this.#wanted = this.push(message)
+      return
+    }
+    const bytes = this.#queuedBytes + message.length
+    if (bytes > this.#receiveQueueBytes) {
+      this.#drop({ reason: 'receive-queue', size: message.length, max: this.#receiveQueueBytes })
+      return
+    }
+    this.#queue.push(message)
+    this.#queuedBytes = bytes
+  }
+
+  #drop(drop: Drop): void {
+    this.#channel.countDrop(drop)
+    this.#tellDrop(drop)
+  }
+
+  #tellDrop(drop: Drop): void {
+    if (channels.connDrop.hasSubscribers) channels.connDrop.publish({ conn: this, drop })
+    this.emit('drop', drop)
+  }
+
+  #end(): void {
+    if (this.destroyed) return
+    this.#peerEnded = true
+    if (this.#head === this.#queue.length) this.push(null)
+  }
+
+  #close(error: Error | undefined): void {
+    if (this.destroyed) return
+    if (error === undefined && this.#peerEnded) return // the stream destroys itself once both sides have ended and all is read
+    this.destroy(error)
+  }
+}

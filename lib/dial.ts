@@ -1,0 +1,129 @@
+// dial: opens one connection. Resolves the name, makes the handshake, gives back the stream.
+import { lookup } from 'node:dns/promises'
+import { familyOf } from './address.ts'
+import { FakeTcpConn } from './conn.ts'
+import { channels } from './diagnostics.ts'
+import { type Dialler, type Dialling, diallerFor } from './engine/dialler.ts'
+import { abortError, ETIMEDOUT, FakeTcpError, systemError } from './errors.ts'
+import type { CaptureMode } from './link/capture.ts'
+import { MessageArena } from './message-arena.ts'
+import { requireBinding } from './native/require.ts'
+import { type DialOptions, type ParsedDial, parseDial } from './options.ts'
+import type { Channel } from './transport.ts'
+
+/** Received messages of all dialled connections lie here. */
+let arena: MessageArena | undefined
+
+/**
+ * Opens a connection.
+ *
+ * @param target `'host:port'`, `'[v6]:port'`, or options with `host` and `port`
+ * @returns once the handshake is complete
+ * @throws (rejects) `ECONNREFUSED`, `ETIMEDOUT`, `EPERM` without CAP_NET_RAW, `EADDRINUSE`, name resolution's own errors, AbortError,
+ * `ERR_FAKETCP_INVALID_ADDRESS`, `ERR_FAKETCP_INVALID_OPTION`, `ERR_FAKETCP_TABLE_FULL`, `ERR_FAKETCP_HANDSHAKE_UNSEEN`, `ERR_FAKETCP_UNSUPPORTED`
+ */
+export async function dial(target: string | DialOptions, options?: DialOptions): Promise<FakeTcpConn> {
+  const parsed = parseDial(target, options)
+  const binding = requireBinding()
+  const { signal } = parsed
+  if (signal?.aborted) throw abortError(signal)
+  const limit = new TimeLimit(parsed)
+  try {
+    const addresses = await limit.race(resolve(parsed))
+    let failure: unknown
+    for (const address of addresses) {
+      try {
+        return await dialAddress(parsed, address, limit, (capture) => diallerFor(binding, parsed.table, capture))
+      } catch (error) {
+        failure = error
+        if (limit.over) break
+      }
+    }
+    throw failure
+  } finally {
+    limit.clear()
+  }
+}
+
+async function resolve({ host, family }: ParsedDial): Promise<string[]> {
+  if (familyOf(host) !== 0) return [host]
+  return (await lookup(host, { all: true, family })).map((one) => one.address)
+}
+
+async function dialAddress(
+  parsed: ParsedDial,
+  address: string,
+  limit: TimeLimit,
+  diallerOf: (capture: CaptureMode | 'auto') => Dialler,
+): Promise<FakeTcpConn> {
+  const dialler = diallerOf(parsed.capture)
+  try {
+    return await connect(parsed, address, limit, dialler)
+  } catch (error) {
+    // Where this host rewrites the packets of its own connections, a raw socket still sees them as the carrier does.
+    const unseen = error instanceof FakeTcpError && error.code === 'ERR_FAKETCP_HANDSHAKE_UNSEEN'
+    if (!unseen || !dialler.mayFallBack || limit.over) throw error
+    return await connect(parsed, address, limit, diallerOf('raw'))
+  }
+}
+
+function connect(parsed: ParsedDial, address: string, limit: TimeLimit, dialler: Dialler): Promise<FakeTcpConn> {
+  return new Promise((resolve, reject) => {
+    let dialling: Dialling | undefined
+    limit.onOver = (error) => {
+      dialling?.cancel()
+      reject(error)
+    }
+    dialling = dialler.dial({ ...parsed, address }, (error, channel) => {
+      limit.onOver = undefined
+      if (channel === undefined) reject(error)
+      else resolve(makeConn(channel, parsed))
+    })
+  })
+}
+
+/** The stream takes over at once: messages may arrive before the promise's reaction runs. */
+function makeConn(channel: Channel, parsed: ParsedDial): FakeTcpConn {
+  arena ??= new MessageArena()
+  const conn = new FakeTcpConn(channel, arena, parsed.conn)
+  FakeTcpConn.start(conn)
+  if (channels.connOpen.hasSubscribers) channels.connOpen.publish({ conn })
+  return conn
+}
+
+/** The end of patience for one dial, by timeout or by the caller's signal, whatever it is waiting for. */
+class TimeLimit {
+  /** Set while something has to be undone. */
+  onOver: ((error: Error) => void) | undefined
+  over = false
+  readonly #clear: () => void
+
+  constructor({ host, port, connectTimeoutMs, signal }: ParsedDial) {
+    const end = (error: Error) => {
+      this.over = true
+      this.onOver?.(error)
+    }
+    const onAbort = () => end(abortError(signal as AbortSignal))
+    const timer = setTimeout(() => end(systemError(ETIMEDOUT, 'connect', { address: host, port })), connectTimeoutMs)
+    signal?.addEventListener('abort', onAbort, { once: true })
+    this.#clear = () => {
+      clearTimeout(timer)
+      signal?.removeEventListener('abort', onAbort)
+    }
+  }
+
+  /** Waits for a promise that cannot be cancelled, but no longer than the limit. */
+  race<T>(promise: Promise<T>): Promise<T> {
+    return new Promise((resolve, reject) => {
+      this.onOver = reject
+      promise.then(resolve, reject).finally(() => {
+        this.onOver = undefined
+      })
+    })
+  }
+
+  clear(): void {
+    this.onOver = undefined
+    this.#clear()
+  }
+}

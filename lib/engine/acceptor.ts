@@ -1,0 +1,192 @@
+// Accepts: a listening carrier, the captures of its port, and the engine of the flows that come of them.
+import { familyOf, formatAddress, isMapped } from '../address.ts'
+import { listenCarriers } from '../carrier/carrier.ts'
+import { FakeTcpError, fromNative, systemError } from '../errors.ts'
+import type { FlowTable } from '../flow/table.ts'
+import type { CaptureFilter, CaptureMode } from '../link/capture.ts'
+import type { Binding, NativeCarrier, NativeCarrierListener } from '../native/binding.ts'
+import { KEY_LOCAL, KEY_PORTS, KEY_REMOTE, KEY_WORDS } from '../native/layout.ts'
+import type { ListenerStats } from '../stats.ts'
+import type { Acceptor, AcceptorSink, ListenAddress, RefusedConnection } from '../transport.ts'
+import { EngineStats } from './counters.ts'
+import { Engine } from './engine.ts'
+import type { Flow } from './flow.ts'
+import type { Orphans } from './orphans.ts'
+
+export interface ListenTarget {
+  /** Numeric; '::' and '0.0.0.0' are every address. */
+  readonly address: string
+  readonly port: number
+  /** With '::' only: no IPv4. */
+  readonly ipv6Only: boolean
+  readonly idleTimeoutMs: number
+}
+
+/** The kernel caps it at net.core.somaxconn. */
+const BACKLOG = 65535
+/** After running out of files or memory: how long until the next accept. */
+const ACCEPT_RETRY_MS = 100
+
+export class EngineAcceptor implements Acceptor {
+  readonly address: ListenAddress
+  readonly stats: AcceptorStats
+  readonly #engine: Engine
+  readonly #listener: NativeCarrierListener
+  readonly #filter: CaptureFilter
+  readonly #idleTimeoutMs: number
+  #sink: AcceptorSink | undefined
+  #early: NativeCarrier[] = []
+  #closed = false
+
+  /** @throws what the system says: `EPERM`, `EADDRINUSE`, `EADDRNOTAVAIL`, ... */
+  constructor(binding: Binding, table: FlowTable, capture: CaptureMode | 'auto', target: ListenTarget) {
+    const where = { address: target.address, port: target.port }
+    const family = familyOf(target.address) === 4 ? 4 : 6
+    const wildcard = target.address === '0.0.0.0' || target.address === '::'
+    const families: Array<4 | 6> = family === 4 ? [4] : wildcard && !target.ipv6Only ? [6, 4] : [6]
+    const addresses = wildcard ? undefined : [addressWords(binding, target.address)]
+    this.#idleTimeoutMs = target.idleTimeoutMs
+    this.#engine = new Engine({ binding, table, capture, orphans: true })
+    this.#engine.onIdle = () => this.#maybeShut()
+    const openCaptures = (port: number) => {
+      for (const one of families) this.#engine.capture(one, { ports: [port], addresses })
+    }
+    let listener: NativeCarrierListener | undefined
+    try {
+      // Captures first, so that no handshake goes unseen; a port that the kernel has yet to choose nobody can know before.
+      if (target.port !== 0) openCaptures(target.port)
+      for (const one of families) this.#engine.prepareToSend(one)
+      listener = listenCarriers(binding, { ...target, family, backlog: BACKLOG }, (carriers, errno) => this.#onAccept(carriers, errno))
+      if (target.port === 0) openCaptures(listener.localPort)
+    } catch (error) {
+      listener?.close()
+      this.#engine.close()
+      throw fromNative(error, where)
+    }
+    this.#listener = listener
+    this.#filter = { ports: [listener.localPort], addresses }
+    this.address = { address: target.address, port: listener.localPort, family: family === 4 ? 'IPv4' : 'IPv6' }
+    this.stats = new AcceptorStats(this.#engine)
+  }
+
+  attach(sink: AcceptorSink): void {
+    this.#sink = sink
+    const early = this.#early
+    this.#early = []
+    for (const carrier of early) this.#accept(carrier, sink)
+  }
+
+  close(): Promise<void> {
+    if (!this.#closed) {
+      this.#closed = true
+      this.#listener.close()
+      this.#maybeShut()
+    }
+    return Promise.resolve()
+  }
+
+  ref(): void {
+    this.#listener.ref()
+  }
+
+  unref(): void {
+    this.#listener.unref()
+  }
+
+  #maybeShut(): void {
+    if (this.#closed && this.#engine.flowCount === 0) this.#engine.close()
+  }
+
+  #onAccept(carriers: NativeCarrier[], errno: number): void {
+    if (errno !== 0) {
+      setTimeout(() => this.#listener.resume(), ACCEPT_RETRY_MS).unref()
+      this.#sink?.onError(systemError(errno, 'accept', { address: this.address.address, port: this.address.port }))
+      return
+    }
+    // What the third ACK brought was captured before TCP saw it; it may still wait to be read.
+    this.#engine.drain()
+    for (const carrier of carriers) {
+      if (this.#sink === undefined) this.#early.push(carrier)
+      else this.#accept(carrier, this.#sink)
+    }
+  }
+
+  #accept(carrier: NativeCarrier, sink: AcceptorSink): void {
+    const key = new Int32Array(KEY_WORDS)
+    carrier.key(key)
+    const orphan = this.#engine.orphans?.claim(key, 0)
+    const refusal = sink.refuse()
+    if (refusal !== undefined) {
+      this.#refuse(carrier, key, refusal, sink)
+      return
+    }
+    // The kernel has made a new connection on this 4-tuple, so whatever we still believe of an older one is over.
+    this.#engine.find(key, 0)?.supersede()
+    const seen = orphan?.irs !== undefined && orphan.isn !== undefined
+    let flow: Flow | undefined
+    try {
+      flow = this.#engine.insert(
+        key,
+        carrier,
+        { role: 'listener', hello: true, idleTimeoutMs: this.#idleTimeoutMs },
+        this.#modeFor(key, seen),
+      )
+    } catch (error) {
+      if (!(error instanceof FakeTcpError)) throw error
+    }
+    if (flow === undefined) {
+      this.#refuse(carrier, key, 'table-full', sink)
+      return
+    }
+    this.stats.accepted++
+    if (orphan?.irs !== undefined && orphan.isn !== undefined) flow.begin(orphan.irs, orphan.isn)
+    flow.open(seen)
+    sink.onChannel(flow)
+    const now = this.#engine.clock.now()
+    for (const train of orphan?.trains ?? []) flow.receive(train.descriptor, 0, train.payload, now)
+  }
+
+  /**
+   * A handshake that AF_PACKET did not see on the carrier's own 4-tuple: this host rewrites addresses or ports (REDIRECT, DNAT), and only a raw
+   * socket, behind the rewriting, sees the flow as its carrier does.
+   */
+  #modeFor(key: Int32Array, seen: boolean): CaptureMode | undefined {
+    if (seen || !this.#engine.mayFallBack) return undefined
+    this.#engine.capture(isMapped(key, KEY_LOCAL) ? 4 : 6, this.#filter, 'raw')
+    return 'raw'
+  }
+
+  #refuse(carrier: NativeCarrier, key: Int32Array, reason: RefusedConnection['reason'], sink: AcceptorSink): void {
+    this.stats.refused++
+    carrier.end('reset') // nothing was sent yet, so the kernel's own numbers are right
+    sink.onRefused({
+      reason,
+      family: isMapped(key, KEY_LOCAL) ? 'IPv4' : 'IPv6',
+      localAddress: formatAddress(key, KEY_LOCAL),
+      localPort: key[KEY_PORTS] & 0xffff,
+      remoteAddress: formatAddress(key, KEY_REMOTE),
+      remotePort: key[KEY_PORTS] >>> 16,
+    })
+  }
+}
+
+class AcceptorStats extends EngineStats implements ListenerStats {
+  accepted = 0
+  refused = 0
+  readonly #orphans: Orphans | undefined
+
+  constructor(engine: Engine) {
+    super(engine.counters, engine.captures)
+    this.#orphans = engine.orphans
+  }
+
+  get orphans(): number {
+    return this.#orphans?.size ?? 0
+  }
+}
+
+function addressWords(binding: Binding, address: string): Int32Array {
+  const words = new Int32Array(4)
+  binding.parseAddress(address, words)
+  return words
+}

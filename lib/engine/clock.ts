@@ -1,0 +1,16 @@
+// Time for one engine: the current millisecond, and one timer for all deadlines. Tests give the engine a clock of their own.
+
+/** Milliseconds on a monotonic clock, and timers on it. */
+export interface Clock {
+  now(): number
+  /** Returns a function that cancels. The timer never keeps the process alive. */
+  after(ms: number, run: () => void): () => void
+}
+
+export const systemClock: Clock = {
+  now: () => performance.now(),
+  after(ms, run) {
+    const timer = setTimeout(run, ms).unref()
+    return () => clearTimeout(timer)
+  },
+}

@@ -1,0 +1,176 @@
+// Dials: one engine for all connections that this thread dials in the same way, so that one capture socket for each family serves them all.
+import { familyOf, formatAddress, formatHostPort, isLinkLocal } from '../address.ts'
+import { openCarrier } from '../carrier/carrier.ts'
+import { EADDRINUSE, FakeTcpError, fromNative, systemError } from '../errors.ts'
+import type { FlowTable } from '../flow/table.ts'
+import type { CaptureFilter, CaptureMode } from '../link/capture.ts'
+import type { Binding, NativeCarrier } from '../native/binding.ts'
+import { KEY_LOCAL, KEY_PORTS, KEY_REMOTE, KEY_WORDS } from '../native/layout.ts'
+import type { Channel } from '../transport.ts'
+import { MAX_PORTS } from '../wire/programs.ts'
+import { Engine } from './engine.ts'
+import type { Flow } from './flow.ts'
+
+export interface DialTarget {
+  /** Numeric. */
+  readonly address: string
+  readonly port: number
+  /** Numeric; undefined: as the host's routes say. */
+  readonly localAddress: string | undefined
+  /** 0: the kernel chooses. */
+  readonly localPort: number
+  readonly dialect: 'native' | 'tcpraw'
+  readonly idleTimeoutMs: number
+}
+
+/** One dial that has not settled yet. */
+export interface Dialling {
+  /** Gives up; `settled` is not called afterwards. Nothing stays behind. */
+  cancel(): void
+}
+
+/** Diallers of this thread, by table and capture; each goes when its last flow has gone. */
+const diallers = new Map<FlowTable, Map<CaptureMode | 'auto', Dialler>>()
+
+export function diallerFor(binding: Binding, table: FlowTable, capture: CaptureMode | 'auto'): Dialler {
+  const ofTable = diallers.get(table) ?? new Map<CaptureMode | 'auto', Dialler>()
+  diallers.set(table, ofTable)
+  const dialler = ofTable.get(capture) ?? new Dialler(binding, table, capture, () => retire(table, capture))
+  ofTable.set(capture, dialler)
+  return dialler
+}
+
+function retire(table: FlowTable, capture: CaptureMode | 'auto'): void {
+  const ofTable = diallers.get(table)
+  ofTable?.delete(capture)
+  if (ofTable?.size === 0) diallers.delete(table)
+}
+
+export class Dialler {
+  readonly #binding: Binding
+  readonly #engine: Engine
+  readonly #onRetired: () => void
+  /** Local ports in use, and by how many flows (one port can dial several peers). */
+  readonly #ports = new Map<number, number>()
+  #dialling = 0
+
+  constructor(binding: Binding, table: FlowTable, capture: CaptureMode | 'auto', onRetired: () => void) {
+    this.#binding = binding
+    this.#engine = new Engine({ binding, table, capture, orphans: false })
+    this.#engine.onIdle = () => this.#maybeRetire()
+    this.#onRetired = onRetired
+  }
+
+  /** True when a handshake that this dialler did not see may be visible to one that captures by raw socket. */
+  get mayFallBack(): boolean {
+    return this.#engine.mayFallBack
+  }
+
+  /**
+   * Makes the kernel connection and the flow on it.
+   *
+   * @param settled once, later: with the open channel, or with the error (`ECONNREFUSED`, `ERR_FAKETCP_HANDSHAKE_UNSEEN`, ...)
+   * @throws what goes wrong before a packet is sent (`EPERM`, `EADDRINUSE`, `ERR_FAKETCP_TABLE_FULL`, ...)
+   */
+  dial(target: DialTarget, settled: (error: Error | undefined, channel: Channel | undefined) => void): Dialling {
+    const where = { address: target.address, port: target.port }
+    const family = familyOf(target.address) === 4 ? 4 : 6
+    const key = new Int32Array(KEY_WORDS)
+    this.#dialling++
+    let carrier: NativeCarrier | undefined
+    let flow: Flow | undefined
+    try {
+      const local = this.#localAddress(target, key)
+      this.#engine.capture(family, this.#filter())
+      this.#engine.prepareToSend(family)
+      carrier = this.#bind(family, local, target.localPort)
+      const port = carrier.localPort
+      key[KEY_PORTS] = (target.port << 16) | port
+      const { idleTimeoutMs } = target
+      const hello = target.dialect === 'native'
+      flow = this.#engine.insert(key, carrier, { role: 'dialler', hello, idleTimeoutMs, onFreed: () => this.#removePort(port) })
+      if (flow === undefined) throw systemError(EADDRINUSE, 'connect', where)
+      this.#addPort(port)
+      const opening = flow
+      carrier.connect(target.address, target.port, (errno) => {
+        this.#dialling--
+        // The SYN-ACK was captured before TCP saw it; it may still wait to be read.
+        if (errno === 0) this.#engine.drain()
+        if (errno === 0 && opening.handshakeSeen) {
+          opening.open(true)
+          settled(undefined, opening)
+          return
+        }
+        opening.cancel()
+        settled(errno !== 0 ? systemError(errno, 'connect', where) : unseen(target), undefined)
+      })
+      return {
+        cancel: () => {
+          this.#dialling--
+          opening.cancel()
+          this.#maybeRetire()
+        },
+      }
+    } catch (error) {
+      this.#dialling--
+      if (flow !== undefined) flow.cancel()
+      else carrier?.end('fin')
+      this.#maybeRetire()
+      throw fromNative(error, where)
+    }
+  }
+
+  /** Writes both addresses into the key; returns the local one as text. */
+  #localAddress(target: DialTarget, key: Int32Array): string {
+    this.#binding.parseAddress(target.address, key.subarray(KEY_REMOTE, KEY_REMOTE + 4))
+    const local = key.subarray(KEY_LOCAL, KEY_LOCAL + 4)
+    if (target.localAddress !== undefined) {
+      this.#binding.parseAddress(target.localAddress, local)
+      return target.localAddress
+    }
+    this.#binding.sourceAddress(target.address, local)
+    const zone = target.address.indexOf('%')
+    const text = formatAddress(key, KEY_LOCAL)
+    return zone < 0 || !isLinkLocal(key, KEY_LOCAL) ? text : text + target.address.slice(zone)
+  }
+
+  #bind(family: 4 | 6, address: string, port: number): NativeCarrier {
+    try {
+      return openCarrier(this.#binding, family, address, port)
+    } catch (error) {
+      throw fromNative(error, port === 0 ? { address } : { address, port })
+    }
+  }
+
+  #filter(): CaptureFilter {
+    const ports = [...this.#ports.keys()]
+    if (ports.length <= MAX_PORTS) return { ports }
+    return { ports: { min: Math.min(...ports), max: Math.max(...ports) } }
+  }
+
+  #addPort(port: number): void {
+    const users = this.#ports.get(port) ?? 0
+    this.#ports.set(port, users + 1)
+    if (users === 0) this.#engine.setFilter(this.#filter())
+  }
+
+  #removePort(port: number): void {
+    const users = this.#ports.get(port) ?? 0
+    if (users > 1) this.#ports.set(port, users - 1)
+    else if (this.#ports.delete(port) && this.#ports.size > 0) this.#engine.setFilter(this.#filter())
+  }
+
+  #maybeRetire(): void {
+    if (this.#dialling > 0 || this.#engine.flowCount > 0) return
+    this.#onRetired()
+    this.#engine.close()
+  }
+}
+
+function unseen(target: DialTarget): FakeTcpError {
+  const peer = formatHostPort(target.address, target.port)
+  return new FakeTcpError(
+    'ERR_FAKETCP_HANDSHAKE_UNSEEN',
+    `The handshake with ${peer} completed but was not captured: this host rewrites its packets`,
+  )
+}

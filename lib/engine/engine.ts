@@ -1,0 +1,348 @@
+// The engine: captures and outboxes of one set of ports, and the flows on it. It hands each captured train to its flow, keeps orphans, runs one
+// timer for all deadlines and sends what flows have to say. Dialling and accepting stand on it (dialler.ts, acceptor.ts).
+import { formatAddress, isMapped } from '../address.ts'
+import { FakeTcpError } from '../errors.ts'
+import { DeadlineHeap } from '../flow/deadlines.ts'
+import { F_OPENED_MS } from '../flow/layout.ts'
+import { EXISTS, type FlowTable, FULL } from '../flow/table.ts'
+import { type Capture, type CaptureFilter, type CaptureMode, openCapture } from '../link/capture.ts'
+import { openRawSender } from '../link/sender.ts'
+import type { Binding, NativeCarrier } from '../native/binding.ts'
+import { D_ACK, D_FLAGS, D_KEY, D_SEQ, D_WORDS, FIN, KEY_LOCAL, KEY_WORDS, RST } from '../native/layout.ts'
+import { type Clock, systemClock } from './clock.ts'
+import { EngineCounters } from './counters.ts'
+import { Flow, type FlowHost, type FlowSettings } from './flow.ts'
+import { type Orphan, Orphans } from './orphans.ts'
+import { Outbox } from './outbox.ts'
+
+export interface EngineSettings {
+  readonly binding: Binding
+  readonly table: FlowTable
+  readonly capture: CaptureMode | 'auto'
+  /** A listening engine keeps packets of unknown peers for a while and resets those that nobody claims; a dialling one ignores them. */
+  readonly orphans: boolean
+  readonly clock?: Clock
+}
+
+/** RFC 5961, 7: unexpected segments are answered at most this often, by the whole engine. */
+const ANSWERS_A_SECOND = 100
+const SAMPLE_MS = 1000
+/** Flushes that may follow each other before input gets its turn: a sender whose socket buffer never fills would starve it. */
+const FLUSHES_A_TURN = 4
+
+/** Set inside the class, so that a flush needs no closure. */
+let flush: (engine: Engine) => void
+
+export class Engine implements FlowHost {
+  readonly table: FlowTable
+  readonly clock: Clock
+  readonly counters = new EngineCounters()
+  readonly captures: Capture[] = []
+  readonly orphans: Orphans | undefined
+  /** Called when the last flow is gone. */
+  onIdle: () => void = () => {}
+
+  readonly #binding: Binding
+  readonly #mode: CaptureMode | 'auto'
+  readonly #owner: number
+  /** By slot; only our own. */
+  readonly #flows: Array<Flow | undefined> = []
+  #flowCount = 0
+  readonly #outboxes = new Map<4 | 6, Outbox>()
+  readonly #deadlines = new DeadlineHeap<Flow>()
+  #armed = Number.POSITIVE_INFINITY
+  #disarm: () => void = () => {}
+  #marked: Flow[] = []
+  #flushPlanned = false
+  #flushes = 0
+  #inBatch = false
+  #holds = 0
+  #answers = 0
+  #answersSince = 0
+  #sampleDue = 0
+  #closed = false
+
+  constructor(settings: EngineSettings) {
+    this.#binding = settings.binding
+    this.table = settings.table
+    this.#mode = settings.capture
+    this.clock = settings.clock ?? systemClock
+    this.orphans = settings.orphans ? new Orphans((trains) => (this.counters.orphan += trains)) : undefined
+    this.#owner = settings.table.register()
+  }
+
+  /** Opens the capture socket of a family unless it is open; of one mode where that is named. */
+  capture(family: 4 | 6, filter: CaptureFilter, mode: CaptureMode | 'auto' = this.#mode): void {
+    if (this.captures.some((one) => one.family === family && (mode === 'auto' || one.mode === mode))) return
+    const capture = openCapture(this.#binding, mode, family, filter, (from, count) => this.#onBatch(from, count))
+    if (this.#holds === 0) capture.unref()
+    this.captures.push(capture)
+  }
+
+  setFilter(filter: CaptureFilter): void {
+    for (const capture of this.captures) capture.setFilter(filter)
+  }
+
+  /** Handles what has been captured but not read, so that a handshake the kernel has just completed is known. */
+  drain(): void {
+    for (const capture of this.captures) capture.drain()
+  }
+
+  /** True when packets are captured by AF_PACKET for want of an order to the contrary: raw capture may serve where that sees nothing. */
+  get mayFallBack(): boolean {
+    return this.#mode === 'auto' && this.captures.some((capture) => capture.mode === 'packet')
+  }
+
+  get flowCount(): number {
+    return this.#flowCount
+  }
+
+  /**
+   * Enters a flow into the table.
+   *
+   * @returns undefined when the 4-tuple is in the table already
+   * @throws FakeTcpError `ERR_FAKETCP_TABLE_FULL`
+   */
+  insert(
+    key: Int32Array,
+    carrier: NativeCarrier,
+    settings: Omit<FlowSettings, 'capture' | 'splitsTrains'>,
+    mode?: CaptureMode,
+  ): Flow | undefined {
+    const slot = this.table.insert(key, 0, this.#owner)
+    if (slot === EXISTS) return undefined
+    if (slot === FULL) {
+      const { capacity } = this.table
+      throw new FakeTcpError(
+        'ERR_FAKETCP_TABLE_FULL',
+        `The flow table is full: all ${capacity} slots are taken (see createFlowTable({ capacity }))`,
+      )
+    }
+    const family = isMapped(key, KEY_LOCAL) ? 4 : 6
+    const capture = this.captures.find((one) => one.family === family && (mode === undefined || one.mode === mode))
+    if (capture === undefined) throw new RangeError(`no capture is open for IPv${family}`)
+    const flow = new Flow(this, slot, carrier, { ...settings, capture: capture.mode, splitsTrains: capture.splitsTrains })
+    this.table.floats[(this.table.base(slot) >> 1) + F_OPENED_MS] = this.clock.now()
+    this.#flows[slot] = flow
+    this.#flowCount++
+    return flow
+  }
+
+  /** The flow of a key, if it is one of ours. */
+  find(words: Int32Array, at: number): Flow | undefined {
+    const slot = this.table.find(words, at)
+    return slot < 0 ? undefined : this.#flows[slot]
+  }
+
+  /** Ends all flows at once and closes every socket. Idempotent. */
+  close(error?: Error): void {
+    if (this.#closed) return
+    this.#closed = true
+    for (const flow of this.#flows) flow?.shutDown(error)
+    this.#disarm()
+    for (const outbox of this.#outboxes.values()) outbox.close()
+    for (const capture of this.captures) capture.close()
+  }
+
+  // What flows ask for (FlowHost)
+
+  mark(flow: Flow): void {
+    if (flow.marked) return
+    flow.marked = true
+    this.#marked.push(flow)
+    // Within a batch the flush waits for its end: what the application answers in this tick carries the acknowledgement.
+    if (!this.#inBatch) this.#flushSoon()
+  }
+
+  schedule(flow: Flow, dueMs: number): void {
+    if (flow.heapIndex === -1) {
+      flow.dueMs = dueMs
+      this.#deadlines.add(flow)
+    } else if (dueMs < flow.dueMs) this.#deadlines.update(flow, dueMs)
+    else return
+    this.#arm(dueMs)
+  }
+
+  sendControl(flow: Flow, flags: number, seq: number, ack: number): void {
+    const outbox = this.#outboxOf(flow)
+    const at = openControl(outbox)
+    if (at < 0) return
+    flow.writeHeader(outbox.words, at, flags, seq, ack, this.clock.now())
+    outbox.flush()
+  }
+
+  mayAnswer(): boolean {
+    const now = this.clock.now()
+    if (now - this.#answersSince >= 1000) {
+      this.#answersSince = now
+      this.#answers = 0
+    }
+    return this.#answers++ < ANSWERS_A_SECOND
+  }
+
+  freed(flow: Flow): void {
+    this.#flows[flow.slot] = undefined
+    this.#deadlines.remove(flow)
+    this.table.remove(flow.slot, this.#owner)
+    if (--this.#flowCount === 0 && !this.#closed) this.onIdle()
+  }
+
+  hold(): void {
+    if (this.#holds++ === 0) for (const capture of this.captures) capture.ref()
+  }
+
+  unhold(): void {
+    if (--this.#holds === 0) for (const capture of this.captures) capture.unref()
+  }
+
+  // Arriving
+
+  #onBatch(capture: Capture, count: number): void {
+    const d = capture.descriptors
+    const now = this.clock.now()
+    this.#inBatch = true
+    this.#flushes = 0
+    for (let i = 0; i < count; i++) {
+      const at = i * D_WORDS
+      const slot = this.table.find(d, at + D_KEY)
+      if (slot < 0) {
+        this.#onOrphan(capture, d, at, now)
+        continue
+      }
+      const flow = this.#flows[slot]
+      // Another thread's flow, or one that this socket shows a second time (see `capture` of the flow's settings).
+      if (flow === undefined || flow.capture !== capture.mode) continue
+      flow.receive(d, at, capture.slab, now)
+      // A flow in timeWait makes way when its peer starts anew; the SYN belongs to the one that follows.
+      if (flow.gone) this.#onOrphan(capture, d, at, now)
+    }
+    this.#inBatch = false
+    if (this.#marked.length > 0) this.#flushSoon()
+    if (now >= this.#sampleDue) {
+      this.#sampleDue = now + SAMPLE_MS
+      for (const one of this.captures) one.sample()
+    }
+  }
+
+  #onOrphan(capture: Capture, d: Int32Array, at: number, now: number): void {
+    if (
+      this.orphans === undefined ||
+      capture !== this.captures.find((one) => one.family === capture.family) ||
+      (d[at + D_FLAGS] & (RST | FIN)) !== 0
+    ) {
+      this.counters.orphan++
+      return
+    }
+    this.orphans.note(d, at, capture.slab, now)
+    this.#arm(this.orphans.nextMs)
+  }
+
+  /** Data that nobody claimed: its sender believes in a connection that this host does not know. One reset tells it. */
+  #resetOrphan(orphan: Orphan): void {
+    if (!this.mayAnswer() || !this.#isLocal(orphan.key)) return
+    const outbox = this.#outbox(isMapped(orphan.key, KEY_LOCAL) ? 4 : 6)
+    const at = openControl(outbox)
+    if (at < 0) return
+    const words = outbox.words
+    words.fill(0, at + KEY_WORDS, at + D_WORDS)
+    words.set(orphan.key, at + D_KEY)
+    words[at + D_SEQ] = orphan.ack
+    words[at + D_ACK] = 0
+    words[at + D_FLAGS] = RST
+    outbox.flush()
+  }
+
+  /** A router captures what it only forwards: its reset would end a stranger's connection. */
+  #isLocal(key: Int32Array): boolean {
+    const source = new Int32Array(4)
+    try {
+      this.#binding.sourceAddress(formatAddress(key, KEY_LOCAL), source)
+    } catch {
+      return false
+    }
+    return source.every((word, i) => word === key[KEY_LOCAL + i])
+  }
+
+  // Leaving
+
+  #flushSoon(): void {
+    if (this.#flushPlanned || this.#closed) return
+    this.#flushPlanned = true
+    if (this.#flushes < FLUSHES_A_TURN) process.nextTick(flush, this)
+    else {
+      this.#flushes = 0
+      setImmediate(flush, this)
+    }
+  }
+
+  static {
+    flush = (engine) => engine.#flush()
+  }
+
+  #flush(): void {
+    if (this.#closed) return
+    const now = this.clock.now()
+    const marked = this.#marked
+    this.#marked = []
+    // Planned until the end, so that flows which wait for room mark themselves without planning the next flush.
+    for (const flow of marked) {
+      flow.marked = false
+      flow.fill(this.#outboxOf(flow), now)
+    }
+    for (const outbox of this.#outboxes.values()) outbox.flush()
+    this.#flushPlanned = false
+    this.#flushes++
+    if (this.#marked.length > 0 && ![...this.#outboxes.values()].some((outbox) => outbox.blocked)) this.#flushSoon()
+  }
+
+  #outboxOf(flow: Flow): Outbox {
+    return this.#outbox(flow.family === 'IPv4' ? 4 : 6)
+  }
+
+  #outbox(family: 4 | 6): Outbox {
+    let outbox = this.#outboxes.get(family)
+    if (outbox === undefined) {
+      outbox = new Outbox(
+        (onWritable) => openRawSender(this.#binding, family, onWritable),
+        () => this.#flushSoon(),
+      )
+      this.#outboxes.set(family, outbox)
+    }
+    return outbox
+  }
+
+  /** Opens the sender of a family now, so that a missing capability is told before the handshake. */
+  prepareToSend(family: 4 | 6): void {
+    this.#outbox(family)
+  }
+
+  // Time
+
+  #arm(dueMs: number): void {
+    if (dueMs >= this.#armed || this.#closed) return
+    this.#disarm()
+    this.#armed = dueMs
+    this.#disarm = this.clock.after(Math.max(1, Math.ceil(dueMs - this.clock.now())), () => this.#onTimer())
+  }
+
+  #onTimer(): void {
+    const now = this.clock.now()
+    this.#armed = Number.POSITIVE_INFINITY
+    this.#disarm = () => {}
+    this.#flushes = 0
+    for (let flow = this.#deadlines.peek(); flow !== undefined && flow.dueMs <= now; flow = this.#deadlines.peek()) {
+      const next = flow.onDue(now)
+      if (flow.heapIndex === -1) continue // freed
+      if (next === Number.POSITIVE_INFINITY) this.#deadlines.remove(flow)
+      else this.#deadlines.update(flow, Math.max(next, now + 1))
+    }
+    this.orphans?.expire(now, (orphan) => this.#resetOrphan(orphan))
+    this.#arm(Math.min(this.#deadlines.peek()?.dueMs ?? Number.POSITIVE_INFINITY, this.orphans?.nextMs ?? Number.POSITIVE_INFINITY))
+  }
+}
+
+/** A descriptor for a segment without payload, or -1 while the kernel takes nothing: such a segment is as lost as any, what matters is repeated. */
+function openControl(outbox: Outbox): number {
+  if (outbox.full) outbox.flush()
+  return outbox.blocked ? -1 : outbox.control()
+}

@@ -1,0 +1,70 @@
+// The statistics of one flow as its stream shows them. Reads the flow's words, live or as they were when the flow ended.
+import {
+  F_BYTES_IN,
+  F_BYTES_OUT,
+  F_DROPPED_IN,
+  F_DROPPED_OUT,
+  F_LAST_HEARD_MS,
+  F_MESSAGES_IN,
+  F_MESSAGES_OUT,
+  S_DIALECT,
+  S_SET_BACKS,
+} from '../flow/layout.ts'
+import type { CaptureMode } from '../link/capture.ts'
+import type { ConnStats } from '../stats.ts'
+import { DIALECT_NATIVE, DIALECT_TCPRAW } from '../wire/dialect.ts'
+import type { Clock } from './clock.ts'
+
+/** Where a flow's words are now. */
+export interface FlowWords {
+  readonly words: Int32Array
+  readonly base: number
+  readonly floats: Float64Array
+  readonly floatBase: number
+}
+
+export class FlowStats implements ConnStats {
+  readonly #at: FlowWords
+  readonly #clock: Clock
+  readonly capture: CaptureMode
+  readonly link = 'raw'
+
+  constructor(at: FlowWords, clock: Clock, capture: CaptureMode) {
+    this.#at = at
+    this.#clock = clock
+    this.capture = capture
+  }
+
+  get messagesIn(): number {
+    return this.#float(F_MESSAGES_IN)
+  }
+  get bytesIn(): number {
+    return this.#float(F_BYTES_IN)
+  }
+  get messagesOut(): number {
+    return this.#float(F_MESSAGES_OUT)
+  }
+  get bytesOut(): number {
+    return this.#float(F_BYTES_OUT)
+  }
+  get droppedIn(): number {
+    return this.#float(F_DROPPED_IN)
+  }
+  get droppedOut(): number {
+    return this.#float(F_DROPPED_OUT)
+  }
+  get setBacks(): number {
+    return this.#at.words[this.#at.base + S_SET_BACKS]
+  }
+  get idleMs(): number {
+    return Math.max(0, Math.round(this.#clock.now() - this.#float(F_LAST_HEARD_MS)))
+  }
+  get dialect(): 'native' | 'tcpraw' | undefined {
+    const dialect = this.#at.words[this.#at.base + S_DIALECT]
+    return dialect === DIALECT_NATIVE ? 'native' : dialect === DIALECT_TCPRAW ? 'tcpraw' : undefined
+  }
+
+  #float(index: number): number {
+    return this.#at.floats[this.#at.floatBase + index]
+  }
+}

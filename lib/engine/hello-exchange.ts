@@ -1,0 +1,109 @@
+// One flow's exchange of hellos: who asks, who answers, what has been agreed, and when to stop asking. It sends nothing itself.
+import { decodeHello, encodeHello, HELLO_MAX, HELLO_MIN, type Hello, nonceOf, type Role, sameHello } from '../wire/hello.ts'
+
+/** First repeat of an unanswered hello; doubled each time. */
+const FIRST_REPEAT_MS = 200
+/** Repeats at 0.2, 0.6, 1.4, 3, 6.2 s: by then every repeat of a lost third ACK has been answered too. */
+const MAX_REPEATS = 5
+
+/**
+ * - `asking`: a dialler without an answer yet. - `waiting`: a listener that has not seen the peer's first message.
+ * - `met`: both ends are this library. - `none`: the peer has no hello.
+ */
+export type HelloState = 'asking' | 'waiting' | 'met' | 'none'
+
+export class HelloExchange {
+  #state: HelloState
+  readonly #role: Role
+  readonly #capabilities: number
+  /** Our hello: the dialler's question, or the listener's answer once there is a question. */
+  #ours: Buffer | undefined
+  /** The peer's, to recognise repeats. */
+  #theirs: Uint8Array | undefined
+  #peer: Hello | undefined
+  #repeats = 0
+  /** When the question is to be asked again; Infinity when it is not. */
+  dueMs = Number.POSITIVE_INFINITY
+
+  /** @param speaks false for a dialler that was told its peer knows no hello */
+  constructor(role: Role, capabilities: number, speaks: boolean) {
+    this.#role = role
+    this.#capabilities = capabilities
+    this.#state = role === 'listener' ? 'waiting' : speaks ? 'asking' : 'none'
+    if (this.#state === 'asking') this.#ours = encodeHello('dialler', { capabilities, extensions: new Map() })
+  }
+
+  get state(): HelloState {
+    return this.#state
+  }
+
+  /** What is to be sent when it is time to ask or to answer. */
+  get payload(): Buffer | undefined {
+    return this.#ours
+  }
+
+  /** Capability bits that the peer told; 0 until it has. */
+  get peerCapabilities(): number {
+    return this.#peer?.capabilities ?? 0
+  }
+
+  /** Notes that the question has just been asked. */
+  asked(nowMs: number): void {
+    this.dueMs = nowMs + FIRST_REPEAT_MS * 2 ** this.#repeats
+  }
+
+  /** The answer has not come in time. @returns true when the question is to be repeated */
+  overdue(): boolean {
+    this.dueMs = Number.POSITIVE_INFINITY
+    if (this.#state !== 'asking') return false
+    if (this.#repeats++ < MAX_REPEATS) return true
+    this.#state = 'none'
+    return false
+  }
+
+  /** Gives up asking: the question's sequence number has left the window. */
+  giveUp(): void {
+    this.dueMs = Number.POSITIVE_INFINITY
+    if (this.#state === 'asking') this.#state = 'none'
+  }
+
+  /**
+   * Looks at one arriving message.
+   *
+   * @param first whether it stands directly behind the peer's SYN, the only place of a dialler's hello
+   * @returns 'met' for the hello, 'repeat' for one already known (a listener answers it again), undefined for a message of the application
+   */
+  take(first: boolean, memory: Uint8Array, offset: number, length: number): 'met' | 'repeat' | undefined {
+    if (length > HELLO_MAX || length < HELLO_MIN) {
+      if (first && this.#state === 'waiting') this.#state = 'none'
+      return undefined
+    }
+    switch (this.#state) {
+      case 'met':
+        if (this.#role === 'listener' && !first) return undefined
+        return this.#theirs !== undefined && sameHello(this.#theirs, memory, offset, length) ? 'repeat' : undefined
+      case 'waiting':
+        return first ? this.#meet('dialler', memory.slice(offset, offset + length)) : undefined
+      case 'asking':
+        return this.#meet('listener', memory.slice(offset, offset + length))
+      case 'none':
+        return undefined
+    }
+  }
+
+  #meet(from: Role, payload: Uint8Array): 'met' | undefined {
+    const nonce = from === 'listener' && this.#ours !== undefined ? nonceOf(this.#ours) : undefined
+    const hello = decodeHello(from, payload, nonce)
+    if (hello === undefined) {
+      if (this.#state === 'waiting') this.#state = 'none'
+      return undefined
+    }
+    if (this.#role === 'listener')
+      this.#ours = encodeHello('listener', { capabilities: this.#capabilities, extensions: new Map() }, nonceOf(payload))
+    this.#peer = hello
+    this.#theirs = payload
+    this.#state = 'met'
+    this.dueMs = Number.POSITIVE_INFINITY
+    return 'met'
+  }
+}

@@ -1,0 +1,154 @@
+// Captured packets whose handshake has not completed: a small bounded side table, so that data which overtakes accept() is not lost and
+// a flood of strangers costs next to nothing. It knows no flow, no socket.
+import { ACK, D_ACK, D_FLAGS, D_KEY, D_LENGTH, D_OFFSET, D_SEQ, D_WORDS, KEY_WORDS, SYN } from '../native/layout.ts'
+
+/** A captured train with a payload of its own, so that it can be replayed once its flow exists. */
+export interface KeptTrain {
+  readonly descriptor: Int32Array
+  readonly payload: Uint8Array
+}
+
+/** What is known of a peer before its handshake has completed here. */
+export interface Orphan {
+  readonly key: Int32Array
+  readonly sinceMs: number
+  /** Initial sequence number of the peer, once a SYN, or else its first ACK, was captured. */
+  irs: number | undefined
+  /** Ours, once an ACK of the peer was captured that agrees with `irs`. */
+  isn: number | undefined
+  /** The newest acknowledgement of a data segment: what a reset for it would carry. */
+  ack: number
+  readonly trains: KeptTrain[]
+  bytes: number
+}
+
+/** Early messages kept for one peer; the sender holds back as much until the first acknowledgement. */
+export const EARLY_BYTES = 65536
+/** A lost third ACK is answered within the SYN-ACK's second repeat (1 s + 2 s), so that much patience suffices. */
+export const ORPHAN_MS = 5000
+
+const MAX_ORPHANS = 4096
+const MAX_BYTES = 16 << 20
+
+/**
+ * Keyed by 4-tuple, oldest first. Peers of which only a SYN was seen are kept apart, so that a SYN flood pushes out only its own kind:
+ * without its SYN a peer can still be learned from its ACK.
+ */
+export class Orphans {
+  readonly #silent = new Map<string, Orphan>()
+  readonly #talking = new Map<string, Orphan>()
+  readonly #onLost: (trains: number) => void
+  #bytes = 0
+
+  /** @param onLost told of trains that were not kept, or kept and never claimed */
+  constructor(onLost: (trains: number) => void) {
+    this.#onLost = onLost
+  }
+
+  get size(): number {
+    return this.#silent.size + this.#talking.size
+  }
+
+  /** When the next one expires; Infinity without any. */
+  get nextMs(): number {
+    const a = this.#silent.values().next().value?.sinceMs ?? Number.POSITIVE_INFINITY
+    const b = this.#talking.values().next().value?.sinceMs ?? Number.POSITIVE_INFINITY
+    return Math.min(a, b) + ORPHAN_MS
+  }
+
+  /** Notes a captured segment that belongs to no flow. RST and FIN are the caller's to ignore. */
+  note(d: Int32Array, at: number, memory: Uint8Array, nowMs: number): void {
+    const name = nameOf(d, at + D_KEY)
+    const flags = d[at + D_FLAGS]
+    if ((flags & SYN) !== 0) {
+      const known = this.#silent.get(name) ?? this.#talking.get(name)
+      if (known?.irs === d[at + D_SEQ]) return // repeated
+      this.#forget(name)
+      bound(this.#silent, (oldest) => this.#forget(oldest))
+      this.#silent.set(name, makeOrphan(d, at, nowMs, d[at + D_SEQ]))
+      return
+    }
+    if ((flags & ACK) === 0) {
+      this.#onLost(1)
+      return
+    }
+    let orphan = this.#talking.get(name)
+    if (orphan === undefined) {
+      orphan = this.#silent.get(name) ?? makeOrphan(d, at, nowMs, undefined)
+      this.#silent.delete(name)
+      bound(this.#talking, (oldest) => this.#forget(oldest))
+      this.#talking.set(name, orphan)
+    }
+    const seq = d[at + D_SEQ]
+    // The third ACK and a dialler's hello stand exactly behind the SYN. Without a SYN the first segment is taken at its word.
+    if (orphan.isn === undefined && (orphan.irs === undefined || seq === ((orphan.irs + 1) | 0))) {
+      orphan.irs ??= (seq - 1) | 0
+      orphan.isn = (d[at + D_ACK] - 1) | 0
+    }
+    const length = d[at + D_LENGTH]
+    if (length === 0) return
+    orphan.ack = d[at + D_ACK]
+    if (orphan.bytes + length > EARLY_BYTES || this.#bytes + length > MAX_BYTES) {
+      this.#onLost(1)
+      return
+    }
+    orphan.bytes += length
+    this.#bytes += length
+    orphan.trains.push(keep(d, at, memory))
+  }
+
+  /** Gives up the orphan of a key, if there is one. */
+  claim(key: Int32Array, at: number): Orphan | undefined {
+    const name = nameOf(key, at)
+    const orphan = this.#silent.get(name) ?? this.#talking.get(name)
+    if (orphan !== undefined) this.#remove(name, orphan)
+    return orphan
+  }
+
+  /** Removes what nobody claimed in time and gives those that had sent data to `unclaimed`. */
+  expire(nowMs: number, unclaimed: (orphan: Orphan) => void): void {
+    for (const map of [this.#silent, this.#talking]) {
+      for (const [name, orphan] of map) {
+        if (orphan.sinceMs + ORPHAN_MS > nowMs) break
+        this.#remove(name, orphan)
+        this.#onLost(orphan.trains.length)
+        if (orphan.trains.length > 0) unclaimed(orphan)
+      }
+    }
+  }
+
+  #forget(name: string): void {
+    const orphan = this.#silent.get(name) ?? this.#talking.get(name)
+    if (orphan === undefined) return
+    this.#remove(name, orphan)
+    this.#onLost(orphan.trains.length)
+  }
+
+  #remove(name: string, orphan: Orphan): void {
+    this.#silent.delete(name)
+    this.#talking.delete(name)
+    this.#bytes -= orphan.bytes
+  }
+}
+
+/** Copies a captured train out of memory that is about to be overwritten. */
+export function keep(d: Int32Array, at: number, memory: Uint8Array): KeptTrain {
+  const descriptor = d.slice(at, at + D_WORDS)
+  const payload = memory.slice(d[at + D_OFFSET], d[at + D_OFFSET] + d[at + D_LENGTH])
+  descriptor[D_OFFSET] = 0
+  return { descriptor, payload }
+}
+
+function makeOrphan(d: Int32Array, at: number, sinceMs: number, irs: number | undefined): Orphan {
+  return { key: d.slice(at + D_KEY, at + D_KEY + KEY_WORDS), sinceMs, irs, isn: undefined, ack: 0, trains: [], bytes: 0 }
+}
+
+function nameOf(words: Int32Array, at: number): string {
+  return String.fromCharCode(...Array.from({ length: KEY_WORDS * 2 }, (_, i) => (words[at + (i >> 1)] >>> (i & 1 ? 16 : 0)) & 0xffff))
+}
+
+function bound(map: Map<string, Orphan>, forget: (oldest: string) => void): void {
+  if (map.size < MAX_ORPHANS) return
+  const oldest = map.keys().next()
+  if (!oldest.done) forget(oldest.value)
+}

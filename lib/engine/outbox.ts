@@ -1,0 +1,131 @@
+// The trains of one address family on their way to the kernel: filled by flows, sent in one native call, resumed after a full socket buffer.
+import { EAGAIN, ENOBUFS } from '../errors.ts'
+import type { Sender } from '../link/sender.ts'
+import { D_LENGTH, D_OFFSET, D_SEGMENT, D_SKIP, D_WORDS } from '../native/layout.ts'
+
+/** Whoever has trains in an outbox. */
+export interface TrainOwner {
+  /** One train with payload is with the kernel (or was refused, segment by segment). */
+  trainDone(): void
+  /** The kernel refused a segment of `size` payload bytes for good. */
+  segmentRefused(errno: number, size: number): void
+}
+
+const CAPACITY = 256
+/** A full queue of the network device (ENOBUFS) tells nobody when it has room again. */
+const DEVICE_RETRY_MS = 1
+
+export class Outbox {
+  /** The descriptor at `open()`'s result is the caller's to fill, except D_OFFSET, D_LENGTH, D_SEGMENT and D_SKIP. */
+  readonly words = new Int32Array(CAPACITY * D_WORDS)
+  readonly #owners: Array<TrainOwner | undefined> = new Array(CAPACITY).fill(undefined)
+  /** Segments of each train, counted once when it is added. */
+  readonly #segments = new Int32Array(CAPACITY)
+  readonly #buffers: Uint8Array[] = []
+  readonly #sender: Sender
+  readonly #onRoom: () => void
+  #from = 0
+  #count = 0
+  #total = 0
+  #blocked = false
+
+  /** @param onRoom called when a blocked outbox is empty again */
+  constructor(open: (onWritable: () => void) => Sender, onRoom: () => void) {
+    this.#onRoom = onRoom
+    this.#sender = open(() => this.#retry())
+  }
+
+  /** True while the kernel takes nothing: the caller keeps its messages. */
+  get blocked(): boolean {
+    return this.#blocked
+  }
+
+  /** Adds a segment without payload; the caller fills the descriptor at the returned word. */
+  control(): number {
+    return this.#open(undefined, 1, 0, 0)
+  }
+
+  /** Adds a train of `count` messages from `messages[from]` on, each `segment` bytes long, the last at most that. A train without owner is nobody's loss. */
+  train(owner: TrainOwner | undefined, messages: readonly Uint8Array[], from: number, count: number, segment: number): number {
+    const at = this.#open(owner, count, count, segment)
+    for (let i = from; i < from + count; i++) this.#buffers.push(messages[i])
+    return at
+  }
+
+  #open(owner: TrainOwner | undefined, segments: number, buffers: number, segment: number): number {
+    const index = this.#count++
+    const at = index * D_WORDS
+    this.#owners[index] = owner
+    this.#segments[index] = segments
+    this.#total += segments
+    this.words[at + D_OFFSET] = this.#buffers.length
+    this.words[at + D_LENGTH] = buffers
+    this.words[at + D_SEGMENT] = segment
+    this.words[at + D_SKIP] = 0
+    return at
+  }
+
+  /** True when nothing more can be added before `flush`. */
+  get full(): boolean {
+    return this.#count === CAPACITY
+  }
+
+  /** Sends what was added. When the kernel's buffer is full the rest stays and `blocked` is true. */
+  flush(): void {
+    if (this.#blocked) return
+    while (this.#total > 0) {
+      const sent = this.#sender.send(this.words, this.#from, this.#count - this.#from, this.#buffers)
+      const done = sent === this.#total
+      this.#advance(sent)
+      if (done) break
+      const errno = this.#sender.errno
+      if (errno === EAGAIN || errno === ENOBUFS) {
+        this.#blocked = true
+        if (errno === ENOBUFS) setTimeout(() => this.#retry(), DEVICE_RETRY_MS)
+        return
+      }
+      this.#refuse(errno)
+    }
+    this.#from = 0
+    this.#count = 0
+    this.#buffers.length = 0
+  }
+
+  close(): void {
+    this.#sender.close()
+  }
+
+  #retry(): void {
+    if (!this.#blocked) return
+    this.#blocked = false
+    this.flush()
+    if (!this.#blocked) this.#onRoom()
+  }
+
+  /** Counts `segments` as gone, from the first train on. */
+  #advance(segments: number): void {
+    this.#total -= segments
+    let left = segments
+    while (left > 0) {
+      const skip = this.#from * D_WORDS + D_SKIP
+      const rest = this.#segments[this.#from] - this.words[skip]
+      if (left < rest) {
+        this.words[skip] += left
+        return
+      }
+      left -= rest
+      const owner = this.#owners[this.#from]
+      this.#owners[this.#from] = undefined
+      this.#from++
+      owner?.trainDone()
+    }
+  }
+
+  /** The segment at the front will never be taken: its loss is told, the others go on. */
+  #refuse(errno: number): void {
+    const at = this.#from * D_WORDS
+    const owner = this.#owners[this.#from]
+    if (owner !== undefined) owner.segmentRefused(errno, this.#buffers[this.words[at + D_OFFSET] + this.words[at + D_SKIP]].length)
+    this.#advance(1)
+  }
+}

@@ -1,0 +1,98 @@
+// Every error the library gives out is made here: its own codes, and failed system calls in the form of Node's own.
+import { getSystemErrorName } from 'node:util'
+
+/** Codes of the library's own errors; failed system calls keep their `errno` names (`EPERM`, `ECONNREFUSED`, ...). */
+export type FakeTcpErrorCode =
+  /** Not Linux, or no addon for this platform. */
+  | 'ERR_FAKETCP_UNSUPPORTED'
+  /** An address that cannot be read. */
+  | 'ERR_FAKETCP_INVALID_ADDRESS'
+  /** An option of the wrong type or outside its range. */
+  | 'ERR_FAKETCP_INVALID_OPTION'
+  /** A message longer than `maxMessageSize`. */
+  | 'ERR_FAKETCP_MESSAGE_SIZE'
+  /** A message without a byte: on the wire it would be a pure ACK. */
+  | 'ERR_FAKETCP_MESSAGE_EMPTY'
+  /** The flow table has no room for another flow. */
+  | 'ERR_FAKETCP_TABLE_FULL'
+  /** The handshake completed but was never captured. */
+  | 'ERR_FAKETCP_HANDSHAKE_UNSEEN'
+  /** Nothing was heard for `idleTimeoutMs`. */
+  | 'ERR_FAKETCP_IDLE'
+  /** The listener or engine was closed meanwhile. */
+  | 'ERR_FAKETCP_CLOSED'
+  /** A method that would break message boundaries. */
+  | 'ERR_FAKETCP_METHOD'
+
+/** An error of this library. Match by `code`. */
+export class FakeTcpError extends Error {
+  readonly code: FakeTcpErrorCode
+  override readonly name = 'FakeTcpError'
+
+  constructor(code: FakeTcpErrorCode, message: string, options?: ErrorOptions) {
+    super(message, options)
+    this.code = code
+  }
+}
+
+/** Errno numbers of Linux, negative as in libuv, for errors that no system call of ours reported. */
+export const EAGAIN = -11
+export const EADDRINUSE = -98
+export const ECONNRESET = -104
+export const ENOBUFS = -105
+export const ETIMEDOUT = -110
+
+/** A failed system call, in the form of Node's own (`code`, `errno`, `syscall`, `address`, `port`). */
+export interface SystemError extends Error {
+  code: string
+  /** Negative, as in libuv. */
+  errno: number
+  syscall: string
+  address?: string
+  port?: number
+}
+
+const HINTS: Readonly<Record<string, string>> = {
+  EPERM:
+    'raw and packet sockets need the capability CAP_NET_RAW: run as root, give it to the binary (setcap cap_net_raw+ep) or to the service (AmbientCapabilities=CAP_NET_RAW)',
+  EACCES: 'ports below net.ipv4.ip_unprivileged_port_start need CAP_NET_BIND_SERVICE',
+}
+
+/**
+ * @param errno negative errno
+ * @param where the address and port the call was about
+ */
+export function systemError(errno: number, syscall: string, where: { address?: string; port?: number } = {}, cause?: unknown): SystemError {
+  const code = getSystemErrorName(errno)
+  const place = where.address === undefined ? '' : ` ${where.address}${where.port === undefined ? '' : `:${where.port}`}`
+  const hint = HINTS[code]
+  const error = new Error(
+    `${syscall} ${code}${place}${hint === undefined ? '' : ` (${hint})`}`,
+    cause === undefined ? undefined : { cause },
+  )
+  return Object.assign(error, { code, errno, syscall, ...where })
+}
+
+/** Gives an error thrown by the addon (`errno`, `syscall`) the address, the port and the hint; other errors pass through. */
+export function fromNative(error: unknown, where: { address?: string; port?: number } = {}): unknown {
+  if (!(error instanceof Error) || !('errno' in error) || !('syscall' in error)) return error
+  return systemError(Number(error.errno), String(error.syscall), where)
+}
+
+/** What an aborted `dial` or `listen` rejects with: `name` 'AbortError', `code` 'ABORT_ERR', the signal's reason as cause. */
+export function abortError(signal: AbortSignal): Error {
+  const error = new Error('The operation was aborted', { cause: signal.reason })
+  error.name = 'AbortError'
+  return Object.assign(error, { code: 'ABORT_ERR' })
+}
+
+/** A wrong option: says what was expected and what came. */
+export function invalidOption(name: string, expected: string, got: unknown): FakeTcpError {
+  const shown =
+    typeof got === 'string'
+      ? JSON.stringify(got)
+      : typeof got === 'object' && got !== null
+        ? `an object (${got.constructor?.name ?? 'null prototype'})`
+        : String(got)
+  return new FakeTcpError('ERR_FAKETCP_INVALID_OPTION', `Option '${name}' must be ${expected}; got ${shown}`)
+}

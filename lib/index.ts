@@ -1,0 +1,11 @@
+// faketcp: messages inside packets that look like one healthy TCP connection. Exports only.
+export { type ConnOptions, FakeTcpConn, type FakeTcpConnEvents } from './conn.ts'
+export { dial } from './dial.ts'
+export { FakeTcpError, type FakeTcpErrorCode, type SystemError } from './errors.ts'
+export { type FlowEntry, FlowTable, type FlowTableHandle, type FlowTableOptions } from './flow/table.ts'
+export { listen } from './listen.ts'
+export { FakeTcpListener, type FakeTcpListenerEvents, type ListenerOptions } from './listener.ts'
+export { listeners } from './listeners.ts'
+export { createFlowTable, type DialOptions, type ListenOptions, type StreamOptions } from './options.ts'
+export type { CaptureStats, ConnStats, ListenerStats } from './stats.ts'
+export type { Drop, DropReason, Family, ListenAddress, RefusedConnection } from './transport.ts'

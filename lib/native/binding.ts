@@ -1,0 +1,133 @@
+// What the native addon offers, as types. It knows sockets and packet bytes; it takes no options beyond these and decides nothing.
+
+/**
+ * Every function that makes a system call throws an `Error` with `errno` (negative, as in libuv), `code` ('EPERM', ...) and `syscall`.
+ * Programs are arrays of `struct sock_filter` in host byte order (8 bytes an instruction), as `lib/wire/bpf.ts` assembles them.
+ * Callbacks run on the thread that made the object, each inside a callback scope, so that ticks and microtasks run after it.
+ */
+export interface Binding {
+  readonly Capture: new (options: CaptureOptions) => NativeCapture
+  readonly RawSender: new (options: RawSenderOptions) => NativeSender
+  readonly Carrier: new (options: CarrierOptions) => NativeCarrier
+  readonly CarrierListener: new (options: CarrierListenerOptions) => NativeCarrierListener
+  /** Writes the four words of the source address that the host would use towards `address` (`getsockname` of a connected datagram socket)
+   * into `out`, and returns the path MTU known for it (IP_MTU), or 0. With the destination local, source and destination are equal. */
+  sourceAddress(address: string, out: Int32Array): number
+  /** Reads the four words of an address; returns false if the text is none. `fe80::1%eth0` is accepted, the zone is left out. */
+  parseAddress(address: string, out: Int32Array): boolean
+  /** The constants of native/layout.h by name, for the test that compares them with lib/native/layout.ts. */
+  readonly layout: Readonly<Record<string, number>>
+}
+
+export interface CaptureOptions {
+  /** `packet`: AF_PACKET SOCK_RAW with PACKET_VNET_HDR, PACKET_IGNORE_OUTGOING and PACKET_AUXDATA on every interface, ETH_P_IP or ETH_P_IPV6.
+   * `raw`: an IP raw socket of protocol TCP. */
+  readonly mode: 'packet' | 'raw'
+  readonly family: 4 | 6
+  readonly program: Uint8Array
+  /** SO_RCVBUFFORCE, else SO_RCVBUF. */
+  readonly receiveBufferBytes: number
+  /** Received packets lie here, `slots` of `slotBytes` each; overwritten by the next read, so whatever is to be kept is copied in `onBatch`. */
+  readonly slab: Uint8Array
+  readonly slots: number
+  /** At least 65 535 + link header + virtio header; 66 000 is right. */
+  readonly slotBytes: number
+  /** `slots * D_WORDS` words. */
+  readonly descriptors: Int32Array
+  /** `CAPTURE_COUNTERS` numbers, only ever increased. */
+  readonly counters: Float64Array
+  /** Once for each recvmmsg that brought at least one well-formed packet: that many descriptors are filled. */
+  readonly onBatch: (count: number) => void
+}
+
+export interface NativeCapture {
+  setFilter(program: Uint8Array): void
+  /** Reads what is waiting now, as the poll would (bounded), calling `onBatch`; does nothing inside `onBatch`. Returns packets read. */
+  drain(): number
+  /** Packets the kernel dropped for want of buffer since the capture was opened. One system call. */
+  kernelDrops(): number
+  /** What the kernel granted (SO_RCVBUF). */
+  readonly receiveBufferBytes: number
+  ref(): void
+  unref(): void
+  /** Idempotent. `onBatch` is never called afterwards. */
+  close(): void
+}
+
+export interface RawSenderOptions {
+  readonly family: 4 | 6
+  readonly sendBufferBytes: number
+  /** After `send` reported EAGAIN: the socket takes packets again. */
+  readonly onWritable: () => void
+}
+
+export interface NativeSender {
+  /**
+   * Writes IP and TCP headers and checksums for `count` trains from `descriptors[from * D_WORDS]` on and sends their segments in order by sendmmsg,
+   * payload taken from where it lies. A partial sendmmsg is resumed.
+   *
+   * @returns segments accepted by the kernel, counted over all trains. When fewer than asked, `errno` says why the next one was refused
+   * (negative errno); with EAGAIN `onWritable` follows.
+   */
+  send(descriptors: Int32Array, from: number, count: number, buffers: readonly Uint8Array[]): number
+  /** Why the last `send` stopped early; 0 if it did not. */
+  readonly errno: number
+  /** Idempotent. */
+  close(): void
+}
+
+export interface CarrierOptions {
+  readonly family: 4 | 6
+  readonly localAddress: string
+  /** 0: the kernel chooses. */
+  readonly localPort: number
+  /** Attached before connect. */
+  readonly filter: Uint8Array
+  /** Attached in native the moment the connection is complete. */
+  readonly mute: Uint8Array
+  /** TCP_USER_TIMEOUT. */
+  readonly userTimeoutMs: number
+}
+
+export interface NativeCarrier {
+  /** Local port after bind. */
+  readonly localPort: number
+  /** Non-blocking connect; `onSettled(0)` once connected and muted, or the negative errno. */
+  connect(address: string, port: number, onSettled: (errno: number) => void): void
+  /** Fills the flow's nine key words. */
+  key(out: Int32Array): void
+  /** Fills `INFO_WORDS` words. */
+  info(out: Int32Array): void
+  /**
+   * Ends the carrier, once: further calls return 'none'.
+   * - `silent`: no packet leaves: SO_BINDTODEVICE lo + SO_LINGER 0, or TCP_REPAIR where that fails (tried first when the remote address is local).
+   * - `fin`: plain close. - `reset`: SO_LINGER 0, the kernel sends RST.
+   *
+   * @returns how it was done: 'device', 'repair', 'fin', 'reset', 'none'. When neither way of silence works it is left to 'reset'.
+   */
+  end(how: 'silent' | 'fin' | 'reset'): string
+  /** How the environment's end treats this carrier if nobody ended it: 'fin' (default) or 'silent'. */
+  setExit(how: 'fin' | 'silent'): void
+}
+
+export interface CarrierListenerOptions {
+  readonly family: 4 | 6
+  readonly address: string
+  readonly port: number
+  readonly backlog: number
+  readonly ipv6Only: boolean
+  readonly filter: Uint8Array
+  readonly mute: Uint8Array
+  readonly userTimeoutMs: number
+  /** Up to 64 accepted and muted carriers, in order. With a negative `errno` (EMFILE, ENOBUFS, ...) accepting has stopped until `resume()`. */
+  readonly onAccept: (carriers: NativeCarrier[], errno: number) => void
+}
+
+export interface NativeCarrierListener {
+  readonly localPort: number
+  resume(): void
+  ref(): void
+  unref(): void
+  /** Idempotent. Accepted carriers live on. */
+  close(): void
+}

@@ -1,0 +1,91 @@
+// The words that cross the boundary between the addon and TypeScript: one descriptor for each train, in both directions.
+// native/layout.h holds the same numbers; the addon exports its copy and a test compares them.
+
+/**
+ * Nine words name a flow. Addresses are 16 bytes, IPv4 as an IPv4-mapped IPv6 address (`::ffff:a.b.c.d`), each word in host order
+ * (word 0 holds the first four bytes of the address, most significant first).
+ *
+ * | word | content |
+ * |---|---|
+ * | 0–3 | remote address |
+ * | 4–7 | local address |
+ * | 8 | `remotePort << 16 \| localPort` |
+ */
+export const KEY_WORDS = 9
+export const KEY_REMOTE = 0
+export const KEY_LOCAL = 4
+export const KEY_PORTS = 8
+
+/** TCP flag bits, as they stand in the header (RFC 9293, 3.1). */
+export const FIN = 0x01
+export const SYN = 0x02
+export const RST = 0x04
+export const PSH = 0x08
+export const ACK = 0x10
+
+/** Flag word, above the eight TCP flags: the timestamps option is present (received) or is to be written (sent). */
+export const HAS_TIMESTAMPS = 1 << 8
+/** Flag word of a received SYN: SACK-permitted was offered. */
+export const HAS_SACK = 1 << 9
+/** Flag word of a received SYN: a window scale was offered; it stands in bits 16–23. */
+export const HAS_SCALE = 1 << 10
+export const SCALE_SHIFT = 16
+
+/** Words that both directions share; a descriptor starts with the flow's key as the flow table keeps it. */
+export const D_KEY = 0
+/** Sequence number of the first payload byte. */
+export const D_SEQ = 9
+export const D_ACK = 10
+/** TCP flags and the bits above. Sent trains: PSH and FIN go on the last segment only. */
+export const D_FLAGS = 11
+/** The header's window field, not scaled. */
+export const D_WINDOW = 12
+export const D_TSVAL = 13
+export const D_TSECR = 14
+/** Received: byte offset of the payload in the slab. Sent: index of the first buffer in the list of buffers. */
+export const D_OFFSET = 15
+/** Received: payload bytes of the whole train. Sent: number of buffers (0: one segment without payload). */
+export const D_LENGTH = 16
+/** Bytes of each segment but the last, which may be shorter. Received without payload: 0. Sent: every buffer is cut at multiples of it,
+ * and the end of a buffer always ends a segment. */
+export const D_SEGMENT = 17
+/** Received SYN: maximum segment size option, 0 if absent. Sent: segments at the start of this train that have gone already and are skipped. */
+export const D_MSS = 18
+export const D_SKIP = 18
+/** Interface index: received on; sent (packet link only): to leave by. */
+export const D_IFINDEX = 19
+/** `tos << 8 | ttl` (hop limit, traffic class). Sent: a ttl of 0 means 64. */
+export const D_TTL = 20
+/** Bytes 0–1 of the link address (source when received; destination when sent by packet), bit 31 set when there is one. */
+export const D_MAC_HIGH = 21
+/** Bytes 2–5 of the link address. */
+export const D_MAC_LOW = 22
+/** Received: VLAN TCI when the frame carried a tag, else 0. */
+export const D_VLAN = 23
+export const D_WORDS = 24
+
+/** Why a received packet never became a descriptor: indexes into the capture's `Float64Array` of counters. */
+export const REJECT_TRUNCATED = 0
+export const REJECT_HEADER = 1
+export const REJECT_CHECKSUM = 2
+export const REJECT_FRAGMENT = 3
+/** Not TCP, or an IPv6 packet whose addresses are IPv4-mapped. */
+export const REJECT_FOREIGN = 4
+/** System calls made and packets read, for the statistics. */
+export const COUNT_CALLS = 5
+export const COUNT_PACKETS = 6
+export const CAPTURE_COUNTERS = 8
+
+/** Words that `Carrier.info` fills. */
+export const INFO_STATE = 0
+/** `tcpi_options`: TCPI_OPT_TIMESTAMPS 1, SACK 2, WSCALE 4. */
+export const INFO_OPTIONS = 1
+export const INFO_SEND_SCALE = 2
+export const INFO_RECEIVE_SCALE = 3
+export const INFO_SEND_MSS = 4
+export const INFO_ADVERTISED_MSS = 5
+export const INFO_PATH_MTU = 6
+/** The socket's own TSval clock at the moment of the call (socket option TCP_TIMESTAMP, milliseconds). */
+export const INFO_TIMESTAMP = 7
+export const INFO_RTT_US = 8
+export const INFO_WORDS = 9

@@ -1,0 +1,177 @@
+// The options of dial, listen and listeners: their types, defaults and checks. Parsed here, once; everything below takes them as given.
+import { isIP } from 'node:net'
+import { checkPort, type HostPort, parseHostPort } from './address.ts'
+import type { ConnOptions } from './conn.ts'
+import { invalidOption } from './errors.ts'
+import { FlowTable, type FlowTableOptions } from './flow/table.ts'
+import type { CaptureMode } from './link/capture.ts'
+import type { ListenerOptions } from './listener.ts'
+
+/** Options of every connection, dialled or accepted. */
+export interface StreamOptions extends Partial<ConnOptions> {
+  /** How packets are captured. Default 'auto': by AF_PACKET, which can split what the kernel's GRO has merged; 'raw' only where that cannot be had. */
+  readonly capture?: CaptureMode | 'auto'
+  /** Ends a connection on which nothing was heard for so long, with `ERR_FAKETCP_IDLE`. Default 0: never. */
+  readonly idleTimeoutMs?: number
+  /** Where the flows are kept; see `createFlowTable`. Default: one of this thread's own. */
+  readonly table?: FlowTable
+  /** Cancels what is being opened; rejects with an AbortError. */
+  readonly signal?: AbortSignal
+}
+
+export interface DialOptions extends StreamOptions {
+  /** Name or address. Default 'localhost'. */
+  readonly host?: string
+  readonly port?: number
+  /** Only addresses of this family, for a name. Default 0: both, in the resolver's order. */
+  readonly family?: 0 | 4 | 6
+  /** Address to dial from. Default: as the host's routes say. */
+  readonly localAddress?: string
+  /** Port to dial from. Default 0: the kernel chooses. */
+  readonly localPort?: number
+  /** Until the handshake is complete, names included. Default 10 000. Then `ETIMEDOUT`. */
+  readonly connectTimeoutMs?: number
+  /** 'native': the peer is this library (or answers nothing to a hello). 'tcpraw': it is a fake TCP without a hello, such as kcptun --tcp. Default 'native'. */
+  readonly dialect?: 'native' | 'tcpraw'
+}
+
+export interface ListenOptions extends StreamOptions, Partial<ListenerOptions> {
+  /** Name or address. Default '::' (every address, IPv4 too), or '0.0.0.0' on a host without IPv6. */
+  readonly host?: string
+  /** 0: the kernel chooses. */
+  readonly port?: number
+  /** With '::' only: no IPv4. Default false. */
+  readonly ipv6Only?: boolean
+}
+
+/** @internal */
+export interface ParsedStream {
+  readonly conn: ConnOptions
+  readonly capture: CaptureMode | 'auto'
+  readonly idleTimeoutMs: number
+  readonly table: FlowTable
+  readonly signal: AbortSignal | undefined
+}
+
+/** @internal */
+export interface ParsedDial extends ParsedStream, HostPort {
+  readonly family: 0 | 4 | 6
+  readonly localAddress: string | undefined
+  readonly localPort: number
+  readonly connectTimeoutMs: number
+  readonly dialect: 'native' | 'tcpraw'
+}
+
+/** @internal */
+export interface ParsedListen extends ParsedStream, HostPort {
+  readonly ipv6Only: boolean
+  readonly listener: ListenerOptions
+}
+
+let ownTable: FlowTable | undefined
+
+/** The table of this thread, for flows that were given none. */
+function threadTable(): FlowTable {
+  ownTable ??= FlowTable.create()
+  return ownTable
+}
+
+/**
+ * Makes a flow table to be shared: hand its `handle` to worker threads, open it there with `FlowTable.attach(handle)`, and pass it as `table`. Limits
+ * and statistics then count for all threads together.
+ *
+ * @throws RangeError when `capacity` or `shards` is out of range
+ */
+export function createFlowTable(options?: FlowTableOptions): FlowTable {
+  return FlowTable.create(options)
+}
+
+/** @internal */
+export function parseDial(target: string | DialOptions, more: DialOptions = {}): ParsedDial {
+  const options: DialOptions = withAddress(target, more)
+  const { host = 'localhost', port, family = 0, localAddress, localPort = 0, connectTimeoutMs = 10_000, dialect = 'native' } = options
+  if (checkPort(port) === 0) throw invalidOption('port', 'an integer from 1 to 65535', port)
+  if (localAddress !== undefined && isIP(localAddress) === 0) throw invalidOption('localAddress', 'an IP address', localAddress)
+  return {
+    ...parseStream(options),
+    host: text('host', host) || 'localhost',
+    port: port as number,
+    family: oneOf('family', family, [0, 4, 6]),
+    localAddress,
+    localPort: checkPort(localPort),
+    connectTimeoutMs: positive('connectTimeoutMs', connectTimeoutMs),
+    dialect: oneOf('dialect', dialect, ['native', 'tcpraw']),
+  }
+}
+
+/** @internal */
+export function parseListen(target: string | number | ListenOptions, more: ListenOptions = {}): ParsedListen {
+  const options: ListenOptions = withAddress(target, more)
+  const { host = '', port, ipv6Only = false, maxConnections = Number.POSITIVE_INFINITY, backlog = 128 } = options
+  const stream = parseStream(options)
+  return {
+    ...stream,
+    host: text('host', host),
+    port: checkPort(port),
+    ipv6Only: flag('ipv6Only', ipv6Only),
+    listener: {
+      ...stream.conn,
+      maxConnections: maxConnections === Number.POSITIVE_INFINITY ? maxConnections : count('maxConnections', maxConnections),
+      backlog: count('backlog', backlog),
+    },
+  }
+}
+
+function withAddress<T extends { host?: string; port?: number }>(target: string | number | T, more: T): T {
+  if (typeof target === 'string' || typeof target === 'number') {
+    const { host, port } = parseHostPort(target)
+    return { ...more, port, ...(host === '' ? {} : { host }) }
+  }
+  if (typeof target !== 'object' || target === null) throw invalidOption('address', 'an address or an options object', target)
+  return { ...target, ...more }
+}
+
+function parseStream(options: StreamOptions): ParsedStream {
+  const { capture = 'auto', idleTimeoutMs = 0, signal, table } = options
+  if (signal !== undefined && !(signal instanceof AbortSignal)) throw invalidOption('signal', 'an AbortSignal', signal)
+  if (table !== undefined && !(table instanceof FlowTable))
+    throw invalidOption('table', 'a FlowTable (createFlowTable, FlowTable.attach)', table)
+  return {
+    capture: oneOf('capture', capture, ['auto', 'packet', 'raw']),
+    idleTimeoutMs: count('idleTimeoutMs', idleTimeoutMs),
+    signal,
+    table: table ?? threadTable(),
+    conn: {
+      writableHighWaterMark: positive('writableHighWaterMark', options.writableHighWaterMark ?? 256 << 10),
+      readableHighWaterMark: positive('readableHighWaterMark', options.readableHighWaterMark ?? 64),
+      receiveQueueBytes: positive('receiveQueueBytes', options.receiveQueueBytes ?? 1 << 20),
+      oversize: oneOf('oversize', options.oversize ?? 'error', ['error', 'split']),
+      allowHalfOpen: flag('allowHalfOpen', options.allowHalfOpen ?? false),
+    },
+  }
+}
+
+function text(name: string, value: unknown): string {
+  if (typeof value !== 'string') throw invalidOption(name, 'a string', value)
+  return value
+}
+
+function flag(name: string, value: unknown): boolean {
+  if (typeof value !== 'boolean') throw invalidOption(name, 'true or false', value)
+  return value
+}
+
+function count(name: string, value: unknown): number {
+  if (typeof value !== 'number' || !Number.isSafeInteger(value) || value < 0) throw invalidOption(name, 'an integer of at least 0', value)
+  return value
+}
+
+function positive(name: string, value: unknown): number {
+  if (typeof value !== 'number' || !Number.isSafeInteger(value) || value < 1) throw invalidOption(name, 'an integer of at least 1', value)
+  return value
+}
+
+function oneOf<T extends string | number>(name: string, value: unknown, allowed: readonly T[]): T {
+  if (!allowed.includes(value as T)) throw invalidOption(name, `one of ${allowed.map((one) => JSON.stringify(one)).join(', ')}`, value)
+  return value as T
+}

@@ -1,0 +1,60 @@
+// What the statistics objects hold. Reading one makes no system call and no native call: every getter reads memory.
+
+/** Figures of one connection since it opened. Messages and bytes are payload. */
+export interface ConnStats {
+  readonly messagesIn: number
+  readonly bytesIn: number
+  readonly messagesOut: number
+  readonly bytesOut: number
+  /** Messages that arrived and were dropped because the application reads too slowly. */
+  readonly droppedIn: number
+  /** Messages that were not sent (too long, empty, refused by the kernel). */
+  readonly droppedOut: number
+  /** How the far end is spoken to; undefined until it is known. */
+  readonly dialect: 'native' | 'tcpraw' | undefined
+  /** How packets are captured and sent for this connection. */
+  readonly capture: 'packet' | 'raw'
+  readonly link: 'raw'
+  /** How often the window bound set our sequence number back to the peer's acknowledgement. */
+  readonly setBacks: number
+  /** Milliseconds since anything was heard of the peer. */
+  readonly idleMs: number
+}
+
+/** Packets that did not reach any stream, by reason, and what the capture saw. */
+export interface CaptureStats {
+  /** Packets captured, trains counted once. */
+  readonly packets: number
+  /** recvmmsg calls that brought packets. */
+  readonly calls: number
+  /** Packets the kernel dropped for want of socket buffer; refreshed at most once a second. */
+  readonly kernelDrops: number
+  /** Bytes of socket buffer that the kernel granted, summed over the capture sockets. */
+  readonly receiveBufferBytes: number
+  readonly rejected: {
+    readonly truncated: number
+    readonly header: number
+    readonly checksum: number
+    readonly fragment: number
+    readonly foreign: number
+    /** Sequence number outside the window. */
+    readonly window: number
+    /** Acknowledges what was never sent, or what is long gone. */
+    readonly ack: number
+    /** Reset or FIN with the wrong sequence number (RFC 5961): answered by a challenge ACK or ignored. */
+    readonly reset: number
+    /** Data after the flow had ended. */
+    readonly late: number
+    /** No flow and no room or reason to keep it. */
+    readonly orphan: number
+  }
+}
+
+export interface ListenerStats extends CaptureStats {
+  /** Connections accepted so far. */
+  readonly accepted: number
+  /** Connections refused so far, whatever the reason. */
+  readonly refused: number
+  /** Orphans held now: captured packets whose handshake has not completed. */
+  readonly orphans: number
+}

@@ -1,0 +1,107 @@
+// What the streams need of whatever carries their messages. The fake TCP engine implements it, and so can UDP or anything that keeps
+// message boundaries; the streams (conn.ts, listener.ts) know nothing else.
+import type { ConnStats, ListenerStats } from './stats.ts'
+
+export type Family = 'IPv4' | 'IPv6'
+
+/** Why messages were lost inside this process, with a `'drop'` event each. */
+export type DropReason =
+  /** Longer than `maxMessageSize`. */
+  | 'message-size'
+  /** Without a byte. */
+  | 'message-empty'
+  /** The application reads too slowly: `receiveQueueBytes` is full. */
+  | 'receive-queue'
+  /** The kernel refused the segment (a firewall's OUTPUT rule, no route, ...). */
+  | 'send-refused'
+
+/** One lost message. `size` and `max` in bytes. */
+export interface Drop {
+  readonly reason: DropReason
+  readonly size: number
+  /** The limit that it broke, where there is one. */
+  readonly max?: number
+  /** With `send-refused`: the system's code. */
+  readonly code?: string
+}
+
+/** The stream above a channel. */
+export interface ChannelSink {
+  /**
+   * A train has arrived: `length` bytes at `offset`, one message for each `segment` bytes, the last may be shorter.
+   * The memory belongs to the transport and is overwritten after the call returns: copy what is to be kept.
+   */
+  onTrain(memory: Uint8Array, offset: number, length: number, segment: number): void
+  /** The peer will send no more. */
+  onEnd(): void
+  /** The channel is gone; with an error unless both sides had ended it. Called at most once. */
+  onClose(error: Error | undefined): void
+  /** A message of this channel was lost on its way out. */
+  onDrop(drop: Drop): void
+}
+
+/** One connection: both addresses, messages out, messages in through its sink. */
+export interface Channel {
+  readonly family: Family
+  readonly localAddress: string
+  readonly localPort: number
+  readonly remoteAddress: string
+  readonly remotePort: number
+  /** Bytes of the longest message that fits one segment now. */
+  readonly maxMessageSize: number
+  readonly stats: ConnStats
+  /** Names the sink; whatever arrived before is delivered to it. Once. */
+  attach(sink: ChannelSink): void
+  /**
+   * Sends messages in order, each 1..`maxMessageSize` bytes; the caller has checked. The bytes must stay untouched until `done`, which is
+   * called when the kernel has taken (or refused, see `onDrop`) all of them. One call at a time. Nothing is sent on a closed channel, `done` is called.
+   */
+  send(messages: readonly Uint8Array[], done: () => void): void
+  /** No more messages from this side. `done` when the peer knows, or when it is clear that it never will. */
+  end(done: () => void): void
+  /** Adds a message that the stream dropped to the statistics. */
+  countDrop(drop: Drop): void
+  /** The stream is gone: closes in good order if both sides had ended or ours is known to have, else abruptly. Idempotent. */
+  release(): void
+  ref(): void
+  unref(): void
+}
+
+/** A refused connection, as the listener's `'drop'` event tells it. */
+export interface RefusedConnection {
+  readonly reason: 'maxConnections' | 'backlog' | 'table-full' | 'closed'
+  readonly localAddress: string
+  readonly localPort: number
+  readonly remoteAddress: string
+  readonly remotePort: number
+  readonly family: Family
+}
+
+/** The listener above an acceptor. */
+export interface AcceptorSink {
+  /** Asked before a channel is made: a reason refuses the connection. */
+  refuse(): RefusedConnection['reason'] | undefined
+  /** A handshake has completed; no message has been delivered yet. */
+  onChannel(channel: Channel): void
+  onRefused(refused: RefusedConnection): void
+  /** Accepting has failed for now (too many open files, ...) or for good. */
+  onError(error: Error): void
+}
+
+export interface ListenAddress {
+  readonly address: string
+  readonly port: number
+  readonly family: Family
+}
+
+/** A listening address of a transport. */
+export interface Acceptor {
+  readonly address: ListenAddress
+  readonly stats: ListenerStats
+  /** Starts accepting. Once. */
+  attach(sink: AcceptorSink): void
+  /** No new connections from now on; channels live on. Resolves when the address is free. Idempotent. */
+  close(): Promise<void>
+  ref(): void
+  unref(): void
+}

@@ -1,0 +1,88 @@
+// The sequence rules of a flow: what is acceptable from the peer, and which numbers our next segment carries. Pure functions over the
+// words of one flow-table slot; docs/wire.md gives the reasons. Only the engine that owns the flow calls those that write.
+import { S_RCV_ACKED, S_RCV_NXT, S_RCV_WND, S_SND_MAX, S_SND_NXT, S_SND_SCALE, S_SND_UNA, S_SND_WND, S_TS_RECENT } from '../flow/layout.ts'
+import { ACK, D_ACK, D_FLAGS, D_LENGTH, D_SEQ, D_TSVAL, D_WINDOW, HAS_TIMESTAMPS } from '../native/layout.ts'
+
+/** An acknowledgement this far behind the newest one is still believed when the window is smaller. */
+const OLD_ACK = 65535
+
+/** What a data or ACK segment was found to be. */
+export const ACCEPTED = 0
+/** Its sequence number is further than one window from the highest seen, either way. */
+export const OUT_OF_WINDOW = 1
+/** It acknowledges what we never sent, or something long gone. */
+export const BAD_ACK = 2
+
+/**
+ * Judges a segment. We set our sequence number back (see `nextSequence`), and so may the peer: a segment up to one window behind the highest is
+ * new data, not a retransmission.
+ */
+export function judge(w: Int32Array, b: number, d: Int32Array, at: number): 0 | 1 | 2 {
+  const ahead = (d[at + D_SEQ] - w[b + S_RCV_NXT]) | 0
+  const window = w[b + S_RCV_WND]
+  if (ahead > window || ahead < -window) return OUT_OF_WINDOW
+  if ((d[at + D_FLAGS] & ACK) !== 0) {
+    const ack = d[at + D_ACK]
+    if (((ack - w[b + S_SND_MAX]) | 0) > 0) return BAD_ACK
+    if (((ack - w[b + S_SND_UNA]) | 0) < -Math.max(w[b + S_SND_WND], OLD_ACK)) return BAD_ACK
+  }
+  return ACCEPTED
+}
+
+/**
+ * Takes in what an acceptable segment says: the peer's acknowledgement and window, its clock, and how far its data reaches.
+ *
+ * @returns true when it acknowledges something new
+ */
+export function absorb(w: Int32Array, b: number, d: Int32Array, at: number): boolean {
+  const flags = d[at + D_FLAGS]
+  let advanced = false
+  if ((flags & ACK) !== 0) {
+    const ack = d[at + D_ACK]
+    if (((ack - w[b + S_SND_UNA]) | 0) > 0) {
+      w[b + S_SND_UNA] = ack
+      advanced = true
+      // After a set-back the peer may already hold what we were about to number again.
+      if (((ack - w[b + S_SND_NXT]) | 0) > 0) w[b + S_SND_NXT] = ack
+    }
+    w[b + S_SND_WND] = d[at + D_WINDOW] << w[b + S_SND_SCALE]
+  }
+  if ((flags & HAS_TIMESTAMPS) !== 0 && ((d[at + D_TSVAL] - w[b + S_TS_RECENT]) | 0) > 0) w[b + S_TS_RECENT] = d[at + D_TSVAL]
+  const end = (d[at + D_SEQ] + d[at + D_LENGTH]) | 0
+  if (((end - w[b + S_RCV_NXT]) | 0) > 0) w[b + S_RCV_NXT] = end
+  return advanced
+}
+
+/** Bytes of one train that the window bound allows: never more than the peer's window, whatever is in flight. */
+export function trainLimit(w: Int32Array, b: number): number {
+  return w[b + S_SND_WND]
+}
+
+/**
+ * The sequence number for the next `length` bytes, and the account of having sent them. Where they would leave the peer's
+ * acknowledgement plus its window, numbering is set back to that acknowledgement: nothing is retransmitted, the numbers are used again for
+ * new bytes, and a connection tracker in between sees a sender that stays inside the window (nf_conntrack_proto_tcp.c, tcp_in_window).
+ */
+export function nextSequence(w: Int32Array, b: number, length: number): number {
+  let seq = w[b + S_SND_NXT]
+  if (((seq + length - w[b + S_SND_UNA]) | 0) > w[b + S_SND_WND]) seq = w[b + S_SND_UNA]
+  const end = (seq + length) | 0
+  w[b + S_SND_NXT] = end
+  if (((end - w[b + S_SND_MAX]) | 0) > 0) w[b + S_SND_MAX] = end
+  return seq
+}
+
+/** The acknowledgement that every segment of ours carries: the highest byte seen, gaps or not, never backwards. */
+export function nextAck(w: Int32Array, b: number): number {
+  const ack = w[b + S_RCV_NXT]
+  w[b + S_RCV_ACKED] = ack
+  return ack
+}
+
+/** RFC 5961, 3.2: a reset counts only with exactly the next sequence number; elsewhere in the window it deserves a challenge ACK. */
+export function judgeReset(w: Int32Array, b: number, d: Int32Array, at: number): 'reset' | 'challenge' | 'ignore' {
+  const ahead = (d[at + D_SEQ] - w[b + S_RCV_NXT]) | 0
+  if (ahead === 0) return 'reset'
+  const window = w[b + S_RCV_WND]
+  return ahead > -window && ahead <= window ? 'challenge' : 'ignore'
+}
