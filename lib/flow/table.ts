@@ -239,7 +239,8 @@ export class FlowTable {
   }
 
   /**
-   * Removes the flows of threads that have ended, and breaks and repairs what they held. Registers the calling thread.
+   * Removes the flows of threads that have ended, and breaks and repairs what they held (and what an exception made this thread leave).
+   * Registers the calling thread.
    * @returns how many flows it removed
    */
   reap(): number {
@@ -256,10 +257,10 @@ export class FlowTable {
     }
     for (let shard = 0; shard <= this.#shardMask; shard++) {
       const holder = Atomics.load(words, this.#shards.lockWord(shard) + LOCK_OWNER)
-      if (holder !== 0 && isDead(holder - 1)) release(words, this.#shards.lock(shard, this.#owner))
+      if (holder !== 0 && (holder - 1 === owner || isDead(holder - 1))) release(words, this.#shards.lock(shard, this.#owner))
     }
     const holder = Atomics.load(words, this.#layout.poolLock + LOCK_OWNER)
-    if (holder !== 0 && isDead(holder - 1)) {
+    if (holder !== 0 && (holder - 1 === owner || isDead(holder - 1))) {
       this.#pool.lock(this.#owner)
       this.#pool.unlock()
     }
