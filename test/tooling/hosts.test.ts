@@ -1,5 +1,6 @@
 // The hosts that other tests build on: they are connected, and they go away, whatever happens to the process that made them.
 import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { existsSync, readdirSync } from 'node:fs'
 import process from 'node:process'
 import { expect, it } from 'vitest'
@@ -91,8 +92,9 @@ async function makeHostsElsewhere() {
   const child = spawn(process.execPath, ['--import', 'tsx', '--input-type=module', '--eval', source], {
     stdio: ['ignore', 'pipe', 'inherit'],
   })
-  const exit = new Promise((resolve) => child.once('exit', resolve))
-  const netns = String(await new Promise((resolve) => child.stdout.once('data', resolve))).trim()
+  const exit = once(child, 'exit')
+  const [line] = await Promise.race([once(child.stdout, 'data'), exit.then(() => Promise.reject(new Error('It made no hosts')))])
+  const netns = String(line).trim()
   return {
     pid: child.pid,
     netns,
