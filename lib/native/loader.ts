@@ -5,7 +5,7 @@ import { existsSync, readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import type { Binding } from './binding.js'
+import type { Binding } from './binding.ts'
 
 const PACKAGE = 'faketcp'
 
@@ -18,12 +18,10 @@ export function loadBinding(): Binding {
 }
 
 function load(): Binding {
-  const override = process.env.FAKETCP_ADDON
-  const candidates = override === undefined || override === '' ? candidatePaths(packageRoot()) : [override]
   const require = createRequire(import.meta.url)
   const tried: string[] = []
   let cause: unknown
-  for (const path of candidates) {
+  for (const path of addonPaths()) {
     if (!existsSync(path)) {
       tried.push(`${path} (no such file)`)
       continue
@@ -48,7 +46,11 @@ function load(): Binding {
   )
 }
 
-function candidatePaths(root: string | undefined): string[] {
+/** Where an addon for this platform is looked for, in order. FAKETCP_ADDON names the only place. */
+export function addonPaths(): string[] {
+  const override = process.env.FAKETCP_ADDON
+  if (override !== undefined && override !== '') return [override]
+  const root = packageRoot()
   if (root === undefined) return []
   const target = `${process.platform}-${process.arch}${isMusl() ? '-musl' : ''}`
   return [join(root, 'prebuilds', target, 'faketcp.node'), join(root, 'build', 'Release', 'faketcp.node')]
