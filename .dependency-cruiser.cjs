@@ -16,9 +16,11 @@ const LAYERS = {
   engine: { path: '^lib/engine(\\.ts$|/|-)', to: ['transport', 'flow', 'wire', 'carrier', 'link', 'leaves', 'native'] },
   carrier: { path: '^lib/carrier/', to: ['flow', 'wire', 'leaves', 'native'] },
   link: { path: '^lib/link/', to: ['flow', 'wire', 'leaves', 'native'] },
-  // flow and wire are pure TypeScript and run without the addon: of native they know the layout of the words, no more.
-  flow: { path: '^lib/flow/', to: ['wire', 'leaves', 'layout'] },
-  wire: { path: '^lib/wire/', to: ['leaves', 'layout'] },
+  // flow and wire are pure TypeScript and run without the addon: of native they know the layout of the words, no more. The rules of the wire
+  // work on the words of a flow's slot, so they know that layout too.
+  wire: { path: '^lib/wire/', to: ['slots', 'leaves', 'layout'] },
+  flow: { path: '^lib/flow/', to: ['leaves', 'layout'] },
+  slots: { path: '^lib/flow/layout\\.ts$', to: ['layout'] },
   leaves: { path: '^lib/(errors|stats|diagnostics|address|message-arena)\\.ts$', to: ['native'] },
   native: { path: '^lib/native/', to: ['errors'] },
   errors: { path: '^lib/errors\\.ts$', to: [] },

@@ -1,9 +1,11 @@
 // What is really on the wire, by observers that nobody here wrote: tcpdump records in a host, tshark reads the recording.
+// Where tcpdump cannot start, dumpcap takes its place: as root it insists on setting its groups, which a user namespace without mapped groups denies.
 //
 // Where to capture: a veth end with offloads on shows outgoing segments before they are cut up and before their checksum is finished, and
 // incoming ones as the other end handed them over. So link the hosts with `offloads: false` when single segments or checksums are looked at.
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { readFileSync } from 'node:fs'
 import { mkdtemp, rm, stat } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -119,52 +121,65 @@ const FIELDS = [
 export async function capture(host: Host, options: CaptureOptions = {}): Promise<Capture> {
   const directory = await mkdtemp(join(tmpdir(), 'faketcp-capture-'))
   const made = new Capture(host, directory, options)
-  await made.listening()
-  return made
+  try {
+    await made.listening()
+    return made
+  } catch (error) {
+    await made[Symbol.asyncDispose]()
+    throw error
+  }
 }
 
 export class Capture implements AsyncDisposable {
   readonly file: string
   readonly #directory: string
-  readonly #tcpdump: ChildProcess
-  readonly #bulk: boolean
+  readonly #recorder: ChildProcess
+  /** Longer than the kernel or the recorder keeps packets back. */
+  readonly #settleMs: number
   readonly #closed: Promise<unknown>
   #stderr = ''
 
   constructor(host: Host, directory: string, { iface = host.iface, filter = 'tcp', snapLength = 0, bulk = false }: CaptureOptions) {
     this.#directory = directory
-    this.#bulk = bulk
     this.file = join(directory, 'capture.pcap')
-    const delivery = bulk ? ['-B', '65536'] : ['-B', '16384', '--immediate-mode']
+    const tcpdumpStarts = setsGroups()
+    this.#settleMs = bulk || !tcpdumpStarts ? 1100 : 100
+    const to = ['-i', iface, '-s', String(snapLength), '-w', this.file]
     // -Z root: tcpdump would become an ordinary user, which may not write here. -U: each packet is written as it comes.
-    const args = ['-n', '-i', iface, ...delivery, '-s', String(snapLength), '-Z', 'root', '-U', '-w', this.file, filter]
-    this.#tcpdump = host.spawn('tcpdump', args, { stdio: ['ignore', 'ignore', 'pipe'] })
-    this.#closed = once(this.#tcpdump, 'close')
-    this.#tcpdump.stderr?.setEncoding('utf8').on('data', (text: string) => {
+    const delivery = bulk ? ['-B', '65536'] : ['-B', '16384', '--immediate-mode']
+    const [command, args] = tcpdumpStarts
+      ? (['tcpdump', ['-n', ...to, ...delivery, '-Z', 'root', '-U', filter]] as const)
+      : (['dumpcap', ['-q', '-P', ...to, '-B', bulk ? '64' : '16', '-f', filter]] as const)
+    this.#recorder = host.spawn(command, args, { stdio: ['ignore', 'ignore', 'pipe'] })
+    this.#closed = once(this.#recorder, 'close')
+    this.#recorder.stderr?.setEncoding('utf8').on('data', (text: string) => {
       this.#stderr += text
     })
   }
 
-  /** Resolves when tcpdump sees packets. */
+  /** Resolves when packets are seen. */
   async listening(): Promise<void> {
     let ended = false
-    this.#tcpdump.once('close', () => {
+    this.#recorder.once('close', () => {
       ended = true
     })
-    while (!this.#stderr.includes('listening on')) {
-      if (ended) throw new Error(`tcpdump did not start: ${this.#stderr}`)
-      await Promise.race([once(this.#tcpdump.stderr ?? this.#tcpdump, 'data'), this.#closed])
+    while (!/listening on|^File: /m.test(this.#stderr)) {
+      if (ended) throw new Error(`The recording did not start: ${this.#stderr}`)
+      await Promise.race([once(this.#recorder.stderr ?? this.#recorder, 'data'), this.#closed])
     }
   }
 
   /** Ends the recording once nothing more arrives. Idempotent. */
   async stop(): Promise<CaptureCounts> {
-    if (this.#tcpdump.exitCode === null && this.#tcpdump.signalCode === null) {
+    if (this.#recorder.exitCode === null && this.#recorder.signalCode === null) {
       await this.#quiet()
-      this.#tcpdump.kill('SIGINT')
+      this.#recorder.kill('SIGINT')
     }
     await this.#closed
-    return { captured: this.#count('packets? captured'), droppedByKernel: this.#count('packets? dropped by kernel') }
+    return {
+      captured: this.#count(/^(\d+) packets? captured|^Packets captured: (\d+)/m),
+      droppedByKernel: this.#count(/^(\d+) packets? dropped by kernel|^Packets received\/dropped on .*: \d+\/(\d+) /m),
+    }
   }
 
   /** The TCP segments so far, or all of them once stopped, in the order of capture. `display` is a tshark display filter. */
@@ -175,27 +190,31 @@ export class Capture implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#tcpdump.kill('SIGKILL')
+    this.#recorder.kill('SIGKILL')
     await this.#closed
     await rm(this.#directory, { recursive: true, force: true })
   }
 
-  /** tcpdump leaves behind what is in the kernel's ring when it is told to end, so it is told only when the file has stopped growing. */
+  /** A recorder leaves behind what is in the kernel's ring when it is told to end, so it is told only when the file has stopped growing. */
   async #quiet(): Promise<void> {
-    const pause = this.#bulk ? 1100 : 100
     for (let last = -1; ; ) {
       const { size } = await stat(this.file)
       if (size === last) return
       last = size
-      await delay(pause)
+      await delay(this.#settleMs)
     }
   }
 
-  #count(what: string): number {
-    const found = new RegExp(`^(\\d+) ${what}`, 'm').exec(this.#stderr)
-    if (!found) throw new Error(`tcpdump did not say how many ${what}: ${this.#stderr}`)
-    return Number(found[1])
+  #count(pattern: RegExp): number {
+    const found = pattern.exec(this.#stderr)
+    if (!found) throw new Error(`The recording ended without its counts: ${this.#stderr}`)
+    return Number(found[1] ?? found[2])
   }
+}
+
+/** user_namespaces(7), "The /proc/pid/setgroups file". */
+function setsGroups(): boolean {
+  return readFileSync('/proc/self/setgroups', 'utf8').trim() === 'allow'
 }
 
 /** Between the values of a field that a packet has several times. */

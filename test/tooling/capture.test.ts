@@ -1,5 +1,7 @@
 // Captures: what tcpdump records and tshark reads is what was sent.
+import { spawnSync } from 'node:child_process'
 import { existsSync } from 'node:fs'
+import process from 'node:process'
 import { expect, it } from 'vitest'
 import { capture, fields } from '../support/capture.ts'
 import { twoHosts } from '../support/hosts.ts'
@@ -81,13 +83,32 @@ it.each([false, true])('loses nothing of a burst (bulk: %s)', async (bulk) => {
   expect(await fields(recording.file, ['udp.length'])).toHaveLength(200)
 })
 
-it('removes its recording, and says why tcpdump did not start', async () => {
+it('removes its recording, and says why it did not start', async () => {
   await using hosts = await twoHosts()
   const recording = await capture(hosts.a)
   expect(existsSync(recording.file)).toBe(true)
   await recording[Symbol.asyncDispose]()
   expect(existsSync(recording.file)).toBe(false)
-  await expect(capture(hosts.a, { filter: 'no such expression' })).rejects.toThrow('tcpdump did not start')
+  await expect(capture(hosts.a, { filter: 'no such expression' })).rejects.toThrow('The recording did not start')
+})
+
+it('works in a user namespace, as an ordinary user would make it', () => {
+  const source = `
+    import { capture } from './test/support/capture.ts'
+    import { twoHosts } from './test/support/hosts.ts'
+    const { network, a, b } = await twoHosts()
+    const recording = await capture(b, { filter: 'icmp' })
+    await a.output('ping', ['-c', '1', b.address4])
+    console.log(JSON.stringify(await recording.stop()))
+    await recording[Symbol.asyncDispose]()
+    await network.remove()
+  `
+  const script = 'mount -t tmpfs none /run && exec "$@"'
+  const inside = [process.execPath, '--import', 'tsx', '--input-type=module', '--eval', source]
+  const { stdout, stderr } = spawnSync('unshare', ['--user', '--map-root-user', '--net', '--mount', 'sh', '-c', script, 'sh', ...inside], {
+    encoding: 'utf8',
+  })
+  expect({ stdout, stderr }).toEqual({ stdout: '{"captured":2,"droppedByKernel":0}\n', stderr: '' })
 })
 
 const FRAMES = `
