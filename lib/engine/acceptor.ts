@@ -139,7 +139,7 @@ export class EngineAcceptor implements Acceptor {
       return
     }
     this.stats.accepted++
-    if (orphan?.irs !== undefined && orphan.isn !== undefined) flow.begin(orphan.irs, orphan.isn)
+    if (orphan?.irs !== undefined && orphan.isn !== undefined) flow.begin(orphan.irs, orphan.isn, orphan.tsval)
     flow.open(seen)
     sink.onChannel(flow)
     const now = this.#engine.clock.now()

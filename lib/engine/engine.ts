@@ -30,6 +30,14 @@ const SAMPLE_MS = 1000
 /** Flushes that may follow each other before input gets its turn: a sender whose socket buffer never fills would starve it. */
 const FLUSHES_A_TURN = 4
 
+/** Engines of this thread with sockets open. */
+const running = new Set<Engine>()
+
+/** process.exit() runs no cleanup of the addon: what must not be left to the kernel's own close is done here. */
+function onExit(): void {
+  for (const engine of running) engine.exit()
+}
+
 /** Set inside the class, so that a flush needs no closure. */
 let flush: (engine: Engine) => void
 
@@ -69,6 +77,8 @@ export class Engine implements FlowHost {
     this.clock = settings.clock ?? systemClock
     this.orphans = settings.orphans ? new Orphans((trains) => (this.counters.orphan += trains)) : undefined
     this.#owner = settings.table.register()
+    if (running.size === 0) process.on('exit', onExit)
+    running.add(this)
   }
 
   /** Opens the capture socket of a family unless it is open; of one mode where that is named. */
@@ -134,11 +144,18 @@ export class Engine implements FlowHost {
     return slot < 0 ? undefined : this.#flows[slot]
   }
 
+  /** The process ends: ended flows go silently, of the others the kernel's FIN tells their peers. */
+  exit(): void {
+    for (const flow of this.#flows) flow?.exit()
+  }
+
   /** Ends all flows at once and closes every socket. Idempotent. */
   close(error?: Error): void {
     if (this.#closed) return
     this.#closed = true
     for (const flow of this.#flows) flow?.shutDown(error)
+    running.delete(this)
+    if (running.size === 0) process.off('exit', onExit)
     this.#disarm()
     for (const outbox of this.#outboxes.values()) outbox.close()
     for (const capture of this.captures) capture.close()

@@ -97,6 +97,8 @@ const FIN_REPEATS = 4
 const FIN_GRACE_MS = 20
 /** How long an ended flow absorbs late segments before its carrier goes and the kernel would answer them with resets. */
 const TIME_WAIT_MS = 2000
+/** How long a flow whose stream has closed waits for the peer's FIN. */
+const LINGER_MS = 1000
 /** tcpraw reads into 2 048 bytes, TCP header included. */
 const TCPRAW_MAX_MESSAGE = 2048 - 60
 
@@ -196,6 +198,7 @@ export class Flow implements Channel, Deadline, TrainOwner, FlowWords {
   #peerFin = false
   #peerEnded = false
   #graceDue = NEVER
+  #lingerDue = NEVER
 
   constructor(host: FlowHost, slot: number, carrier: NativeCarrier, settings: FlowSettings) {
     this.#host = host
@@ -269,8 +272,13 @@ export class Flow implements Channel, Deadline, TrainOwner, FlowWords {
     this.#sink = undefined
     this.#settleWrites()
     if (this.#state.is !== 'open') return
-    if (this.#finAnswered) this.#wait(false)
-    else this.#abort()
+    if (!this.#finAnswered) this.#abort()
+    else if (this.#peerFin) this.#wait(false)
+    else {
+      // The process stays until the peer's FIN has come (FIN-WAIT-2): without a carrier the kernel would answer it with a reset.
+      this.#lingerDue = this.#host.clock.now() + LINGER_MS
+      this.#host.schedule(this, this.#lingerDue)
+    }
   }
 
   ref(): void {
@@ -287,11 +295,12 @@ export class Flow implements Channel, Deadline, TrainOwner, FlowWords {
 
   // ---- opening -------------------------------------------------------------------------------------------------------------------
 
-  /** The captured handshake's numbers: the peer's initial one and ours. */
-  begin(irs: number, isn: number): void {
+  /** The captured handshake's numbers: the peer's initial one and ours, and the peer's clock. */
+  begin(irs: number, isn: number, tsval: number): void {
     const w = this.words
     const b = this.base
     w[b + S_IRS] = irs
+    w[b + S_TS_RECENT] = tsval
     w[b + S_ISN] = isn
     w[b + S_RCV_NXT] = (irs + 1) | 0
     w[b + S_SND_NXT] = w[b + S_SND_MAX] = w[b + S_SND_UNA] = (isn + 1) | 0
@@ -482,9 +491,8 @@ export class Flow implements Channel, Deadline, TrainOwner, FlowWords {
     switch (this.#state.is) {
       case 'opening':
         if ((flags & (SYN | ACK | RST)) === (SYN | ACK)) {
-          this.begin(d[at + D_SEQ], (d[at + D_ACK] - 1) | 0)
+          this.begin(d[at + D_SEQ], (d[at + D_ACK] - 1) | 0, d[at + D_TSVAL])
           w[b + S_SND_WND] = d[at + D_WINDOW]
-          w[b + S_TS_RECENT] = d[at + D_TSVAL]
           this.#ifindex = d[at + D_IFINDEX]
           this.#state.seen = true
         } else if (this.#state.seen) this.#keepEarly(d, at, memory)
@@ -496,7 +504,7 @@ export class Flow implements Channel, Deadline, TrainOwner, FlowWords {
       case 'open':
         if (this.#learning && (flags & (SYN | RST | ACK)) === ACK) {
           this.#ifindex = d[at + D_IFINDEX]
-          this.begin((d[at + D_SEQ] - 1) | 0, (d[at + D_ACK] - 1) | 0)
+          this.begin((d[at + D_SEQ] - 1) | 0, (d[at + D_ACK] - 1) | 0, d[at + D_TSVAL])
           this.#learning = false
           this.#flowing = true
           this.#host.mark(this)
@@ -745,6 +753,7 @@ export class Flow implements Channel, Deadline, TrainOwner, FlowWords {
         this.#host.mark(this)
       } else this.#finSettled(false)
     }
+    if (now >= this.#lingerDue) this.#wait(false)
     const idle = this.#settings.idleTimeoutMs
     if (idle > 0 && now >= this.floats[this.floatBase + F_LAST_HEARD_MS] + idle) {
       this.#abort()
@@ -763,7 +772,7 @@ export class Flow implements Channel, Deadline, TrainOwner, FlowWords {
     if (this.#state.is !== 'open') return NEVER
     const idle = this.#settings.idleTimeoutMs
     const idleDue = idle > 0 ? this.floats[this.floatBase + F_LAST_HEARD_MS] + idle : NEVER
-    return Math.min(this.#ackDue, this.#hello.dueMs, this.#holdDue, this.#graceDue, this.#finDue, idleDue)
+    return Math.min(this.#ackDue, this.#hello.dueMs, this.#holdDue, this.#graceDue, this.#lingerDue, this.#finDue, idleDue)
   }
 
   #reschedule(now: number): void {
@@ -795,8 +804,9 @@ export class Flow implements Channel, Deadline, TrainOwner, FlowWords {
 
   /** The peer has given the connection up, by a reset or by making a new one on the same 4-tuple. */
   supersede(): void {
-    this.#tellClosed(this.#reset())
+    const error = this.#reset()
     this.#free('silent')
+    this.#tellClosed(error)
   }
 
   #reset(): Error {
@@ -848,6 +858,11 @@ export class Flow implements Channel, Deadline, TrainOwner, FlowWords {
     this.floatBase = 0
     this.#host.freed(this)
     this.#settings.onFreed?.()
+  }
+
+  /** The process ends before timeWait does. */
+  exit(): void {
+    if (this.#state.is === 'timeWait') this.#carrier.end('silent')
   }
 
   /** Ends at once, without a packet where that is possible: the engine is closing. */

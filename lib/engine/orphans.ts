@@ -1,6 +1,6 @@
 // Captured packets whose handshake has not completed: a small bounded side table, so that data which overtakes accept() is not lost and
 // a flood of strangers costs next to nothing. It knows no flow, no socket.
-import { ACK, D_ACK, D_FLAGS, D_KEY, D_LENGTH, D_OFFSET, D_SEQ, D_WORDS, KEY_WORDS, SYN } from '../native/layout.ts'
+import { ACK, D_ACK, D_FLAGS, D_KEY, D_LENGTH, D_OFFSET, D_SEQ, D_TSVAL, D_WORDS, KEY_WORDS, SYN } from '../native/layout.ts'
 
 /** A captured train with a payload of its own, so that it can be replayed once its flow exists. */
 export interface KeptTrain {
@@ -16,8 +16,12 @@ export interface Orphan {
   irs: number | undefined
   /** Ours, once an ACK of the peer was captured that agrees with `irs`. */
   isn: number | undefined
+  /** The peer's clock (TSval) when it was first heard. */
+  readonly tsval: number
   /** The newest acknowledgement of a data segment: what a reset for it would carry. */
   ack: number
+  /** Whether it has sent data. */
+  talks: boolean
   readonly trains: KeptTrain[]
   bytes: number
 }
@@ -29,6 +33,8 @@ export const ORPHAN_MS = 5000
 
 const MAX_ORPHANS = 4096
 const MAX_BYTES = 16 << 20
+/** Pure ACKs are kept too: the third ACK tells the peer's window. */
+const MAX_TRAINS = 1024
 
 /**
  * Keyed by 4-tuple, oldest first. Peers of which only a SYN was seen are kept apart, so that a SYN flood pushes out only its own kind:
@@ -86,9 +92,9 @@ export class Orphans {
       orphan.isn = (d[at + D_ACK] - 1) | 0
     }
     const length = d[at + D_LENGTH]
-    if (length === 0) return
+    if (length > 0) orphan.talks = true
     orphan.ack = d[at + D_ACK]
-    if (orphan.bytes + length > EARLY_BYTES || this.#bytes + length > MAX_BYTES) {
+    if (orphan.bytes + length > EARLY_BYTES || this.#bytes + length > MAX_BYTES || orphan.trains.length >= MAX_TRAINS) {
       this.#onLost(1)
       return
     }
@@ -112,7 +118,7 @@ export class Orphans {
         if (orphan.sinceMs + ORPHAN_MS > nowMs) break
         this.#remove(name, orphan)
         this.#onLost(orphan.trains.length)
-        if (orphan.trains.length > 0) unclaimed(orphan)
+        if (orphan.talks) unclaimed(orphan)
       }
     }
   }
@@ -140,7 +146,17 @@ export function keep(d: Int32Array, at: number, memory: Uint8Array): KeptTrain {
 }
 
 function makeOrphan(d: Int32Array, at: number, sinceMs: number, irs: number | undefined): Orphan {
-  return { key: d.slice(at + D_KEY, at + D_KEY + KEY_WORDS), sinceMs, irs, isn: undefined, ack: 0, trains: [], bytes: 0 }
+  return {
+    key: d.slice(at + D_KEY, at + D_KEY + KEY_WORDS),
+    sinceMs,
+    irs,
+    isn: undefined,
+    tsval: d[at + D_TSVAL],
+    ack: 0,
+    talks: false,
+    trains: [],
+    bytes: 0,
+  }
 }
 
 function nameOf(words: Int32Array, at: number): string {

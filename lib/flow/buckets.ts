@@ -1,7 +1,6 @@
 // One shard's index: open addressing with linear probing and removal by backward shift, so that there are no tombstones. Buckets hold
 // the full hash and the slot; `buckets` is always a power of two. Callers hold the shard's lock, or validate what they read (`probe`).
 
-import { KEY_WORDS } from '../native/layout.ts'
 import { BUCKET_HASH, BUCKET_SLOT, BUCKET_WORDS, S_KEY, SLOT_WORDS } from './layout.ts'
 
 /**
@@ -20,9 +19,20 @@ export function probe(words: Int32Array, index: number, buckets: number, slots: 
     if (slot < 0) return -1
     if (words[word + BUCKET_HASH] === hash) {
       const own = slots + slot * SLOT_WORDS + S_KEY
-      let same = 0
-      while (same < KEY_WORDS && words[own + same] === key[at + same]) same++
-      if (same === KEY_WORDS) return slot
+      // Written out: a loop over the nine words makes the whole look-up a quarter slower.
+      if (
+        words[own] === key[at] &&
+        words[own + 1] === key[at + 1] &&
+        words[own + 2] === key[at + 2] &&
+        words[own + 3] === key[at + 3] &&
+        words[own + 4] === key[at + 4] &&
+        words[own + 5] === key[at + 5] &&
+        words[own + 6] === key[at + 6] &&
+        words[own + 7] === key[at + 7] &&
+        words[own + 8] === key[at + 8]
+      ) {
+        return slot
+      }
     }
     bucket = (bucket + 1) & mask
   }
