@@ -13,6 +13,7 @@ import { randomBytes } from 'node:crypto'
 import { existsSync, readdirSync } from 'node:fs'
 import { delimiter } from 'node:path'
 import process from 'node:process'
+import { setTimeout as delay } from 'node:timers/promises'
 import { Agent, type AgentOptions } from './agent.ts'
 
 const PREFIX = 'ftcp'
@@ -95,7 +96,9 @@ export class Network implements AsyncDisposable {
     const [nameA, nameB] = [`eth${a.interfaces.length}`, `eth${b.interfaces.length}`]
     const size = ['mtu', String(mtu)]
     await ip('link', 'add', nameA, ...size, 'netns', a.netns, 'type', 'veth', 'peer', 'name', nameB, ...size, 'netns', b.netns)
-    return [await a.bringUp(nameA, subnet, 1, offloads), await b.bringUp(nameB, subnet, 2, offloads)]
+    const ends: [Interface, Interface] = [await a.bringUp(nameA, subnet, 1, offloads), await b.bringUp(nameB, subnet, 2, offloads)]
+    for (const { host, name } of ends) await host.carries(name)
+    return ends
   }
 
   /** Ends every process in the hosts and removes them. Idempotent. */
@@ -184,7 +187,16 @@ export class Host {
 
   /** A further address: '10.77.0.3/24' or 'fd00:77::3/64', on the first interface unless told. */
   async addAddress(cidr: string, iface = this.iface): Promise<void> {
-    await ip('-n', this.netns, 'address', 'add', cidr, 'dev', iface, ...(cidr.includes(':') ? ['nodad'] : []))
+    if (!cidr.includes(':')) {
+      await ip('-n', this.netns, 'address', 'add', cidr, 'dev', iface)
+      return
+    }
+    await ip('-n', this.netns, 'address', 'add', cidr, 'dev', iface, 'nodad')
+    // An IPv6 address becomes local in a work item of its own (addrconf_dad_work), also with nodad.
+    const address = cidr.replace(/\/.*/, '')
+    await until(`${address} is local`, async () =>
+      (await ip('-n', this.netns, '-6', 'route', 'show', 'table', 'local')).includes(` ${address} dev `),
+    )
   }
 
   /** Processes in this host, agents and spawned commands included. */
@@ -206,6 +218,14 @@ export class Host {
     const made = { host: this, name, mac: link.address, address4, address6 }
     this.interfaces.push(made)
     return made
+  }
+
+  /** Used by `Network.link`: the queue that drops everything is replaced some time after both ends are up (dev_activate). */
+  async carries(name: string): Promise<void> {
+    await until(`${name} is up`, async () => {
+      const [link] = JSON.parse(await ip('-n', this.netns, '-j', 'link', 'show', name)) as [{ operstate: string; qdisc: string }]
+      return link.operstate === 'UP' && link.qdisc !== 'noop'
+    })
   }
 
   /** Ends agents and spawned commands. Throws what agents collected and no test took. */
@@ -257,6 +277,15 @@ function removeNamespace(netns: string): void {
     }
   }
   spawnSync('ip', ['netns', 'delete', netns], { env })
+}
+
+/** Asks until it is so; the kernel announces these things to nobody who has not subscribed by netlink. */
+async function until(what: string, isSo: () => Promise<boolean>): Promise<void> {
+  const deadline = Date.now() + 5000
+  while (!(await isSo())) {
+    if (Date.now() > deadline) throw new Error(`Waited 5 s in vain until ${what}`)
+    await delay(5)
+  }
 }
 
 /** `ip` in the machine's own namespace. */
