@@ -81,6 +81,9 @@ bool Carrier::Connect(const Arguments<3>& args) {
   char text[kAddressText];
   int64_t port = 0;
   SocketAddress remote;
+  if (fd_ < 0) return ThrowSystem(napi, EBADF, "connect");
+  // Connecting, or done with it, or accepted.
+  if (on_settled_.is_set() || mute_.empty()) return ThrowSystem(napi, EISCONN, "connect");
   if (!ToText(napi, args[0], "address", text, sizeof text) || !ToInteger(napi, args[1], "port", 1, 65535, &port) ||
       !ToFunction(napi, args[2], "onSettled")) {
     return false;
@@ -88,8 +91,6 @@ bool Carrier::Connect(const Arguments<3>& args) {
   if (!ParseSocketAddress(v6_ ? AF_INET6 : AF_INET, text, static_cast<uint16_t>(port), &remote)) {
     return ThrowRange(napi, "address must be an IPv%d address, it is '%s'", v6_ ? 6 : 4, text);
   }
-  if (fd_ < 0) return ThrowSystem(napi, EBADF, "connect");
-  if (on_settled_.is_set() || mute_.empty()) return ThrowSystem(napi, EISCONN, "connect");
   if (connect(fd_, remote.get(), remote.size) == 0) {
     Mute();
   } else if (errno != EINPROGRESS) {
