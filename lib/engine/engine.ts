@@ -184,7 +184,7 @@ export class Engine implements FlowHost {
     const outbox = this.#outboxOf(flow)
     const at = openControl(outbox)
     if (at < 0) return
-    flow.writeHeader(outbox.words, at, flags, seq, ack, this.clock.now())
+    flow.writeControl(outbox.words, at, flags, seq, ack, this.clock.now())
     outbox.flush()
   }
 
@@ -198,9 +198,9 @@ export class Engine implements FlowHost {
   }
 
   freed(flow: Flow): void {
-    this.#flows[flow.slot] = undefined
+    this.#flows[flow.slot.index] = undefined
     this.#deadlines.remove(flow)
-    this.table.remove(flow.slot, this.#owner)
+    this.table.remove(flow.slot.index, this.#owner)
     if (--this.#flowCount === 0 && !this.#closed) this.onIdle()
   }
 

@@ -14,22 +14,15 @@ import type { CaptureMode } from '../link/capture.ts'
 import type { ConnStats } from '../stats.ts'
 import { DIALECT_NATIVE, DIALECT_TCPRAW } from '../wire/dialect.ts'
 import type { Clock } from './clock.ts'
-
-/** Where a flow's words are now. */
-export interface FlowWords {
-  readonly words: Int32Array
-  readonly base: number
-  readonly floats: Float64Array
-  readonly floatBase: number
-}
+import type { Slot } from './slot.ts'
 
 export class FlowStats implements ConnStats {
-  readonly #at: FlowWords
+  readonly #at: Slot
   readonly #clock: Clock
   readonly capture: CaptureMode
   readonly link = 'raw'
 
-  constructor(at: FlowWords, clock: Clock, capture: CaptureMode) {
+  constructor(at: Slot, clock: Clock, capture: CaptureMode) {
     this.#at = at
     this.#clock = clock
     this.capture = capture

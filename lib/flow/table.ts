@@ -311,7 +311,7 @@ export class FlowTable {
     const shard = this.#shards.of(hash)
     const lock = this.#shards.lock(shard, this.#owner)
     // While we waited another thread may have reaped the slot, or even filled it anew.
-    const still = words[base + S_OWNER] === owner && words[base + S_STATE] !== FREE && (words[base + S_VERSION] & 1) === 0
+    const still = words[base + S_OWNER] === owner && (words[base + S_VERSION] & 1) === 0
     if (still) {
       this.#pool.lock(this.#owner)
       this.#turnVersion(base)

@@ -1,0 +1,117 @@
+// How a flow ends in good order: our FIN, repeated until it is answered or clearly never will be, and the peer's FIN with its grace.
+import { S_RCV_NXT, S_SND_MAX, S_SND_NXT, S_SND_UNA } from '../flow/layout.ts'
+import { ACK, FIN } from '../native/layout.ts'
+import type { Outbox } from './outbox.ts'
+import type { Segments } from './segments.ts'
+import type { Slot } from './slot.ts'
+
+/** Repeats at 0.2, 0.6, 1.4, 3 s, then the peer is taken for gone. */
+const REPEAT_MS = 200
+const REPEATS = 4
+/** How long messages that were reordered behind the peer's FIN are still delivered. */
+const GRACE_MS = 20
+/** How long a flow whose stream has closed waits for the peer's FIN. */
+const LINGER_MS = 1000
+
+const NEVER = Number.POSITIVE_INFINITY
+
+export class Farewell {
+  readonly #slot: Slot
+  readonly #segments: Segments
+  /** Our FIN is to go with the next flush. */
+  finNow = false
+  finDue = NEVER
+  graceDue = NEVER
+  lingerDue = NEVER
+  /** Our FIN was answered, or given up. */
+  answered = false
+  /** The peer's FIN has come. */
+  peerFin = false
+  /** Its grace is over: what comes now is late. */
+  peerEnded = false
+  #seq = 0
+  #sent = 0
+  #done: (() => void) | undefined
+  #asked = false
+
+  constructor(slot: Slot, segments: Segments) {
+    this.#slot = slot
+    this.#segments = segments
+  }
+
+  /** True once our side is to be ended: no message may follow. */
+  get asked(): boolean {
+    return this.#asked
+  }
+
+  ask(done: () => void): void {
+    this.#asked = true
+    this.#done = done
+    this.finNow = true
+  }
+
+  /** The FIN carries the highest sequence number ever sent, wherever numbering is now; the peer's acknowledgement passes over all that was lost. */
+  fill(outbox: Outbox, now: number): void {
+    const { words: w, base: b } = this.#slot
+    if (this.#sent === 0) {
+      this.#seq = w[b + S_SND_MAX]
+      w[b + S_SND_NXT] = (this.#seq + 1) | 0
+      w[b + S_SND_MAX] = w[b + S_SND_NXT]
+    }
+    this.#segments.write(outbox.words, outbox.control(), ACK | FIN, this.#seq, now)
+    this.finNow = false
+    this.finDue = now + REPEAT_MS * 2 ** this.#sent++
+  }
+
+  /** The peer has acknowledged something. @returns true if it was our FIN, for the first time */
+  acknowledged(): boolean {
+    if (this.#sent === 0 || this.answered || ((this.#slot.words[this.#slot.base + S_SND_UNA] - this.#seq) | 0) <= 0) return false
+    this.#settle()
+    return true
+  }
+
+  /** The answer has not come in time. @returns true when the peer is given up */
+  overdue(): boolean {
+    this.finDue = NEVER
+    if (this.#sent <= REPEATS) {
+      this.finNow = true
+      return false
+    }
+    this.#settle()
+    return true
+  }
+
+  /**
+   * The peer's FIN, standing at `seq`.
+   *
+   * @returns false when it is neither its first FIN at or above everything seen, nor a repeat
+   */
+  take(seq: number, now: number): boolean {
+    const { words: w, base: b } = this.#slot
+    const ahead = (seq - w[b + S_RCV_NXT]) | 0
+    if (this.peerFin) return ahead === -1
+    if (ahead < 0) return false
+    w[b + S_RCV_NXT] = (seq + 1) | 0
+    this.peerFin = true
+    this.graceDue = now + GRACE_MS
+    return true
+  }
+
+  /** The stream has closed, our FIN is answered, the peer's has not come (FIN-WAIT-2). */
+  linger(now: number): void {
+    this.lingerDue = now + LINGER_MS
+  }
+
+  /** The flow is over, whatever was still expected. */
+  abandon(): void {
+    const done = this.#done
+    this.#done = undefined
+    if (done !== undefined) process.nextTick(done)
+  }
+
+  #settle(): void {
+    this.answered = true
+    this.finDue = NEVER
+    this.abandon()
+  }
+}

@@ -1,0 +1,81 @@
+// What every segment of a flow carries: addresses, window, timestamps, the acknowledgement; and when an acknowledgement must go alone.
+import { isLinkLocal } from '../address.ts'
+import { S_KEY, S_RCV_WINDOW_FIELD, S_RCV_WND, S_TS_OFFSET, S_TS_RECENT } from '../flow/layout.ts'
+import {
+  D_ACK,
+  D_FLAGS,
+  D_IFINDEX,
+  D_KEY,
+  D_MAC_HIGH,
+  D_SEQ,
+  D_TSECR,
+  D_TSVAL,
+  D_TTL,
+  D_WINDOW,
+  type HAS_TIMESTAMPS,
+  KEY_REMOTE,
+  KEY_WORDS,
+} from '../native/layout.ts'
+import { nextAck } from '../wire/rules.ts'
+import type { Slot } from './slot.ts'
+
+/** RFC 9293, 3.8.6.3 allows 500 ms; Linux's delayed ACK is 40 ms. */
+const DELAYED_ACK_MS = 40
+
+export class Segments {
+  readonly #slot: Slot
+  /** HAS_TIMESTAMPS where the handshake agreed on them, else 0. */
+  timestamps: 0 | typeof HAS_TIMESTAMPS = 0
+  /** The interface that the handshake came in by: link-local peers need it. */
+  ifindex = 0
+  /** An acknowledgement is to go with the next flush, alone if need be. */
+  ackNow = false
+  /** When it must; Infinity while everything is acknowledged. */
+  ackDue = Number.POSITIVE_INFINITY
+  #unacked = 0
+  #heardData = false
+
+  constructor(slot: Slot) {
+    this.#slot = slot
+  }
+
+  /**
+   * Data of `length` bytes has arrived. The first is acknowledged at once, then each eighth of the window, or after 40 ms, also where the
+   * highest byte did not advance: trackers in between live on it.
+   *
+   * @returns true when an acknowledgement is due now
+   */
+  received(length: number, now: number): boolean {
+    const { words, base } = this.#slot
+    this.#unacked += length
+    if (!this.#heardData || this.#unacked >= words[base + S_RCV_WND] >> 3) {
+      this.#heardData = true
+      this.ackNow = true
+    } else if (this.ackDue === Number.POSITIVE_INFINITY) this.ackDue = now + DELAYED_ACK_MS
+    return this.ackNow
+  }
+
+  /** Fills a descriptor but for its payload words; the acknowledgement it carries is the newest, and none is owed after it. */
+  write(words: Int32Array, at: number, flags: number, seq: number, now: number): void {
+    this.#unacked = 0
+    this.ackNow = false
+    this.ackDue = Number.POSITIVE_INFINITY
+    this.writeWith(words, at, flags, seq, nextAck(this.#slot.words, this.#slot.base), now)
+  }
+
+  /** The same with an acknowledgement number of the caller's. */
+  writeWith(words: Int32Array, at: number, flags: number, seq: number, ack: number, now: number): void {
+    const w = this.#slot.words
+    const b = this.#slot.base
+    for (let i = 0; i < KEY_WORDS; i++) words[at + D_KEY + i] = w[b + S_KEY + i]
+    words[at + D_SEQ] = seq
+    words[at + D_ACK] = ack
+    words[at + D_FLAGS] = flags | this.timestamps
+    words[at + D_WINDOW] = w[b + S_RCV_WINDOW_FIELD]
+    words[at + D_TSVAL] = (w[b + S_TS_OFFSET] + Math.floor(now)) | 0
+    words[at + D_TSECR] = w[b + S_TS_RECENT]
+    words[at + D_IFINDEX] = isLinkLocal(w, b + S_KEY + KEY_REMOTE) ? this.ifindex : 0
+    words[at + D_TTL] = 0
+    words[at + D_MAC_HIGH] = 0
+  }
+}
