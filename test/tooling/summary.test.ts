@@ -4,11 +4,14 @@ import { mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { expect, it } from 'vitest'
+import { expect, it, vi } from 'vitest'
 import { readRun, summarize } from '../../scripts/summary.mjs'
 
 const PASSES = "import { it } from 'vitest'\nit('passes', () => {})\n"
 const FAILS = "import { it } from 'vitest'\nit('fails', () => { throw new Error('as it should') })\n"
+// Each test runs a tool or two as a process of its own, which takes its time on a busy machine.
+vi.setConfig({ testTimeout: 120_000 })
+
 const root = fileURLToPath(new URL('../..', import.meta.url))
 
 it('adds up all runs', async () => {
