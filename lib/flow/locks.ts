@@ -6,11 +6,12 @@ import { LOCK_OWNER, LOCK_SEQUENCE, LOCK_WAITING } from './layout.ts'
 import type { Registry } from './registry.ts'
 
 // A holder is inside for about a microsecond. A worker sleeps after some 10 µs of trying; the main thread must not sleep (Node's whole
-// event loop hangs on it), so it goes on trying for about a millisecond before it asks whether the holder still lives.
-const SPINS = isMainThread ? 50_000 : 500
+// event loop hangs on it), so it goes on trying for some 300 µs before it asks whether the holder still lives.
+const SPINS = isMainThread ? 20_000 : 500
 const SLEEP_MS = 2
-// Rounds of spinning and sleeping, not a clock: a process that was stopped and continued must not conclude that time has run out.
-const MAX_ROUNDS = 5_000
+// About 10 s in rounds of spinning and sleeping, not by a clock: a process that was stopped and continued must not conclude that time has
+// run out.
+const MAX_ROUNDS = isMainThread ? 30_000 : 5_000
 
 /**
  * Takes the lock at word `at`, waiting for a living holder and breaking the lock of a dead one.

@@ -9,12 +9,14 @@ import { checkedKey, isWholeKey } from './stress-keys.ts'
 
 export interface StressJob {
   handle: FlowTableHandle
-  /** Word 0: readers are to stop. Word 1: readers that run. */
+  /** Word 0: readers are to stop. Word 1: readers that run. Word 2: odd while the shifter's flows are all in the table. */
   signals: Int32Array
-  role: 'writer' | 'reader' | 'holder' | 'idle'
+  role: 'writer' | 'reader' | 'shifter' | 'holder' | 'idle'
   /** Distinguishes this worker's keys. */
   id: number
   rounds: number
+  /** Shifter: keys of one chain. */
+  chain?: Int32Array[]
   /** Holder: which lock (the number of shards: the pool's), and whether the sequence is left odd. */
   lock?: number
   odd?: boolean
@@ -39,6 +41,7 @@ const report = (rounds: number, left: StressReport['left'] = []): void => {
 
 if (job.role === 'writer') write()
 else if (job.role === 'reader') read()
+else if (job.role === 'shifter') shift(job.chain ?? [])
 else if (job.role === 'holder') hold()
 else {
   table.insert(checkedKey(job.id, 0), 0, owner)
@@ -107,6 +110,21 @@ function read(): void {
   report(rounds)
 }
 
+/** Makes all flows of a chain but the first move, by removing the first, again and again. */
+function shift(chain: Int32Array[]): void {
+  const [first, ...others] = chain
+  for (let round = 0; round < job.rounds; round++) {
+    const blocking = table.insert(first, 0, owner)
+    const slots = others.map((key) => table.insert(key, 0, owner))
+    Atomics.add(job.signals, 2, 1)
+    table.remove(blocking, owner)
+    Atomics.add(job.signals, 2, 1)
+    for (const slot of slots) table.remove(slot, owner)
+  }
+  report(job.rounds)
+  parentPort?.on('message', () => {})
+}
+
 /** Takes a lock, says so, and never gives it back. */
 function hold(): void {
   const { words } = table
@@ -115,5 +133,5 @@ function hold(): void {
   acquire(words, lock, owner, new Registry(words, layout.registry))
   if (job.odd === true) beginWrite(words, lock)
   report(0)
-  for (;;) Atomics.wait(job.signals, 2, 0, 1_000)
+  for (;;) Atomics.wait(job.signals, 0, 0, 1_000)
 }

@@ -1,11 +1,12 @@
 // Several threads at one table, some of them terminated in the middle, some while they hold a lock: no lost update, no torn entry, no hang.
 import { once } from 'node:events'
-import { setTimeout as delay } from 'node:timers/promises'
+import { setTimeout as delay, setImmediate } from 'node:timers/promises'
 import type { Worker } from 'node:worker_threads'
 import { describe, expect, it } from 'vitest'
 import { F_MESSAGES_IN } from '../../lib/flow/layout.ts'
 import { FlowTable } from '../../lib/flow/table.ts'
 import { damage } from './consistency.ts'
+import { collidingKeys } from './keys.ts'
 import { checkedKey, isWholeKey } from './stress-keys.ts'
 import type { StressJob, StressReport } from './stress-worker.ts'
 import { startWorker } from './worker-bundle.ts'
@@ -91,6 +92,35 @@ describe('several threads', () => {
       for (const { rounds } of reading) expect(rounds).toBeGreaterThan(0)
       expectExactly(table, reports)
       await Promise.all([...readers, ...writers].map((worker) => worker.terminate()))
+    },
+    HANG_MS,
+  )
+
+  it(
+    'find each other’s flows although these are moved in the index meanwhile',
+    async () => {
+      const table = FlowTable.create({ capacity: 64, shards: 1 })
+      table.register()
+      const signals = new Int32Array(new SharedArrayBuffer(12))
+      const chain = collidingKeys(table, 24)
+      const job: StressJob = { handle: table.handle, signals, role: 'shifter', id: 0, rounds: 5_000, chain }
+      const shifter = await startWorker(new URL('./stress-worker.ts', import.meta.url), job)
+      let done = false
+      once(shifter, 'message').finally(() => {
+        done = true
+      })
+      let missed = 0
+      while (!done) {
+        for (let i = 0; i < 10_000; i++) {
+          const before = Atomics.load(signals, 2)
+          const slot = table.find(chain[1 + (i % 23)], 0)
+          if ((before & 1) === 1 && Atomics.load(signals, 2) === before && slot < 0) missed++
+        }
+        await setImmediate()
+      }
+      expect(missed).toBe(0)
+      expect(damage(table)).toEqual([])
+      await shifter.terminate()
     },
     HANG_MS,
   )

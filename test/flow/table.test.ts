@@ -1,25 +1,12 @@
 // The flow table in one thread: against a Map, at its limits, and what it refuses.
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { hashKey } from '../../lib/flow/hash.ts'
-import { CLOSING, F_BYTES_IN, FREE, H_LAYOUT_VERSION, H_SEED, OPENING, S_MAX_MESSAGE, S_STATE, S_VERSION } from '../../lib/flow/layout.ts'
+import { CLOSING, F_BYTES_IN, FREE, H_LAYOUT_VERSION, OPENING, S_MAX_MESSAGE, S_STATE, S_VERSION } from '../../lib/flow/layout.ts'
 import { EXISTS, FlowTable, FULL } from '../../lib/flow/table.ts'
-import { damage, layoutOf } from './consistency.ts'
-import { ipv4Key } from './keys.ts'
-
-/** Keys that all start in the same bucket of the same shard: one chain. */
-function collidingKeys(table: FlowTable, count: number): Int32Array[] {
-  const { buckets, shards } = layoutOf(table)
-  const bits = ((shards - 1) << 24) | (buckets - 1)
-  const chains = new Map<number, Int32Array[]>()
-  for (let i = 0; ; i++) {
-    const key = ipv4Key(i, 40000)
-    const home = hashKey(key, 0, table.words[H_SEED], table.words[H_SEED + 1]) & bits
-    const chain = chains.get(home) ?? []
-    chains.set(home, chain)
-    if (chain.push(key) === count) return chain
-  }
-}
+import { KEY_PORTS } from '../../lib/native/layout.ts'
+import { damage } from './consistency.ts'
+import { collidingKeys, ipv4Key } from './keys.ts'
+import { interrupted, newThread } from './threads.ts'
 
 describe('FlowTable', () => {
   it('behaves like a Map with a limit, whatever is inserted, found and removed', () => {
@@ -113,6 +100,38 @@ describe('FlowTable', () => {
     expect(table.words[base + S_VERSION]).toBe(version + 2)
     expect(table.words[base + S_MAX_MESSAGE]).toBe(0)
     expect([...table.entries()]).toMatchObject([{ slot, state: OPENING, owner, key: ipv4Key(2, 2), bytesIn: 0 }])
+  })
+
+  it('finds nothing where a flow of another thread is removed while its key is being compared', () => {
+    const table = FlowTable.create({ capacity: 1 })
+    const [first, second] = [newThread(table), newThread(table)]
+    const slot = first.view.insert(ipv4Key(1, 1), 0, first.owner)
+    // Not an Int32Array, so that its last word can tell when it is read: by the hash, by the first look, by the validated look.
+    let reads = 0
+    const key = Object.defineProperty({ ...ipv4Key(1, 1) }, KEY_PORTS, {
+      get() {
+        if (++reads === 3) expect(first.view.remove(slot, first.owner)).toBe(true)
+        return ipv4Key(1, 1)[KEY_PORTS]
+      },
+    })
+    expect(second.view.find(key as unknown as Int32Array, 0)).toBe(-1)
+    expect(reads).toBeGreaterThanOrEqual(3)
+  })
+
+  it('leaves a slot out of the entries that changes hands while it is read', () => {
+    const table = FlowTable.create({ capacity: 1 })
+    const [first, second] = [newThread(table), newThread(table)]
+    first.view.insert(ipv4Key(1, 1), 0, first.owner)
+    for (const step of [0, 1]) {
+      const meanwhile = (): void => {
+        first.view.remove(0, first.owner)
+        expect(second.view.insert(ipv4Key(2, 2), 0, second.owner)).toBe(0)
+      }
+      expect(interrupted(step, () => [...table.entries()], meanwhile)).toEqual([])
+      expect([...table.entries()]).toMatchObject([{ owner: second.owner, key: ipv4Key(2, 2) }])
+      second.view.remove(0, second.owner)
+      first.view.insert(ipv4Key(1, 1), 0, first.owner)
+    }
   })
 
   it('shows an attached view the same flows, and gives one thread one number', () => {

@@ -80,3 +80,27 @@ export function diesAt(step: number, action: () => void): boolean {
     Object.assign(Atomics, { store, add, compareExchange })
   }
 }
+
+/** Runs the action, and in the middle of it, right after its Atomics.load with number `step`, what another thread does meanwhile. */
+export function interrupted<T>(step: number, action: () => T, meanwhile: () => void): T {
+  const { load } = Atomics
+  let left = step
+  const restore = (): void => {
+    Object.assign(Atomics, { load })
+  }
+  Object.assign(Atomics, {
+    load: (array: Int32Array, index: number) => {
+      const value = load(array, index)
+      if (left-- === 0) {
+        restore()
+        meanwhile()
+      }
+      return value
+    },
+  })
+  try {
+    return action()
+  } finally {
+    restore()
+  }
+}
