@@ -1,7 +1,7 @@
 // Finds what the machine lacks for building or testing, and installs it where that is allowed (root on a Debian-like system); otherwise prints
 // the one line that does. Runs before any dependency is installed, so it imports nothing but Node itself.
 //
-//   node scripts/preflight.mjs build|test [build|test ...]
+//   node scripts/preflight.mjs build|test|demo [...]
 //
 // FAKETCP_PREFLIGHT=print never installs, it only prints the line.
 import { spawnSync } from 'node:child_process'
@@ -31,6 +31,12 @@ const PACKAGES = {
     procps: ['ps', 'sysctl'],
     'util-linux': ['nsenter', 'unshare', 'setpriv'],
   },
+  demo: {
+    iproute2: ['ip'],
+    tcpdump: ['tcpdump'],
+    'util-linux': ['unshare'],
+    mount: ['mount'],
+  },
 }
 
 /** The PATH of an ordinary user lacks the directories where ip, nft and ethtool lie. */
@@ -51,7 +57,7 @@ export function headersPrefix(execPath = process.execPath) {
 /**
  * Packages whose commands are not to be found.
  *
- * @param {('build' | 'test')[]} modes
+ * @param {('build' | 'test' | 'demo')[]} modes
  * @param {{ path?: string, headers?: string | undefined, sharedNode?: boolean }} [machine]
  */
 export function missingPackages(modes, machine = {}) {
@@ -118,7 +124,7 @@ function run([command, ...args], env) {
 if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href) {
   const modes = process.argv.slice(2)
   if (modes.length === 0 || !modes.every((mode) => Object.hasOwn(PACKAGES, mode))) {
-    console.error('usage: preflight.mjs build|test [...]')
+    console.error('usage: preflight.mjs build|test|demo [...]')
     process.exitCode = 2
   } else if (!preflight(modes)) process.exitCode = 1
 }

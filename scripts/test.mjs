@@ -35,14 +35,16 @@ async function main() {
 
   rmSync(reports, { recursive: true, force: true })
   mkdirSync(reports, { recursive: true })
-  const runs = [await vitest(long ? 'long tests' : 'tests', join(reports, 'tests.json'))]
-  if (!long) await check('native tests under sanitizers', 'bash', 'test/native/sanitized.sh')
+  const runs = [await vitest(long ? 'long tests' : 'tests', bin('vitest'), 'run')]
+  if (!long) runs.push(await vitest('native tests under sanitizers', 'bash', 'test/native/sanitized.sh'))
   return finish(runs, failedChecks)
 }
 
-async function vitest(name, report) {
+/** `command` ends in a run of vitest and hands it what is appended here. */
+async function vitest(name, command, ...args) {
+  const report = join(reports, `${name.replaceAll(' ', '-')}.json`)
   const reporters = ['--reporter=default', '--reporter=json', `--outputFile.json=${report}`]
-  const status = await run(bin('vitest'), ['run', ...reporters], { FAKETCP_TEST_LONG: long ? '1' : '0' })
+  const status = await run(command, [...args, ...reporters], { FAKETCP_TEST_LONG: long ? '1' : '0' })
   return readRun(name, readIfThere(report), status)
 }
 

@@ -559,10 +559,10 @@ export class Flow implements Channel, Deadline, TrainOwner {
       // The kernel at the other end may still wait for the third ACK; data does not count there, it never gets past the filter.
       this.#segments.writeWith(outbox.words, outbox.control(), ACK, seq, (w[b + S_IRS] + 1) | 0, now)
     }
-    if (this.#room(outbox))
-      this.#segments.write(outbox.words, outbox.train(undefined, [payload], 0, 1, payload.length), ACK | PSH, seq, now)
-    this.#sayHello = false
-    this.#repeatHello = false
+    if (this.#room(outbox)) {
+      const at = outbox.train(undefined, [payload], 0, 1, payload.length)
+      this.#segments.write(outbox.words, at, ACK | PSH, seq, now)
+    }
     if (this.#hello.state !== 'asking') return
     this.#hello.asked(now)
     this.#reschedule()

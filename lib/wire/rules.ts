@@ -10,7 +10,7 @@ const OLD_ACK = 65535
 export const ACCEPTED = 0
 /** Its sequence number is further than one window from the highest seen, either way. */
 export const OUT_OF_WINDOW = 1
-/** It acknowledges what we never sent, or something long gone. */
+/** It acknowledges what we never sent, or something long gone, or nothing. */
 export const BAD_ACK = 2
 
 /**
@@ -21,11 +21,10 @@ export function judge(w: Int32Array, b: number, d: Int32Array, at: number): 0 | 
   const ahead = (d[at + D_SEQ] - w[b + S_RCV_NXT]) | 0
   const window = w[b + S_RCV_WND]
   if (ahead > window || ahead < -window) return OUT_OF_WINDOW
-  if ((d[at + D_FLAGS] & ACK) !== 0) {
-    const ack = d[at + D_ACK]
-    if (((ack - w[b + S_SND_MAX]) | 0) > 0) return BAD_ACK
-    if (((ack - w[b + S_SND_UNA]) | 0) < -Math.max(w[b + S_SND_WND], OLD_ACK)) return BAD_ACK
-  }
+  if ((d[at + D_FLAGS] & ACK) === 0) return BAD_ACK
+  const ack = d[at + D_ACK]
+  if (((ack - w[b + S_SND_MAX]) | 0) > 0) return BAD_ACK
+  if (((ack - w[b + S_SND_UNA]) | 0) < -Math.max(w[b + S_SND_WND], OLD_ACK)) return BAD_ACK
   return ACCEPTED
 }
 
@@ -35,19 +34,15 @@ export function judge(w: Int32Array, b: number, d: Int32Array, at: number): 0 | 
  * @returns true when it acknowledges something new
  */
 export function absorb(w: Int32Array, b: number, d: Int32Array, at: number): boolean {
-  const flags = d[at + D_FLAGS]
-  let advanced = false
-  if ((flags & ACK) !== 0) {
-    const ack = d[at + D_ACK]
-    if (((ack - w[b + S_SND_UNA]) | 0) > 0) {
-      w[b + S_SND_UNA] = ack
-      advanced = true
-      // After a set-back the peer may already hold what we were about to number again.
-      if (((ack - w[b + S_SND_NXT]) | 0) > 0) w[b + S_SND_NXT] = ack
-    }
-    w[b + S_SND_WND] = d[at + D_WINDOW] << w[b + S_SND_SCALE]
+  const ack = d[at + D_ACK]
+  const advanced = ((ack - w[b + S_SND_UNA]) | 0) > 0
+  if (advanced) {
+    w[b + S_SND_UNA] = ack
+    // After a set-back the peer may already hold what we were about to number again.
+    if (((ack - w[b + S_SND_NXT]) | 0) > 0) w[b + S_SND_NXT] = ack
   }
-  if ((flags & HAS_TIMESTAMPS) !== 0 && ((d[at + D_TSVAL] - w[b + S_TS_RECENT]) | 0) > 0) w[b + S_TS_RECENT] = d[at + D_TSVAL]
+  w[b + S_SND_WND] = d[at + D_WINDOW] << w[b + S_SND_SCALE]
+  if ((d[at + D_FLAGS] & HAS_TIMESTAMPS) !== 0 && ((d[at + D_TSVAL] - w[b + S_TS_RECENT]) | 0) > 0) w[b + S_TS_RECENT] = d[at + D_TSVAL]
   const end = (d[at + D_SEQ] + d[at + D_LENGTH]) | 0
   if (((end - w[b + S_RCV_NXT]) | 0) > 0) w[b + S_RCV_NXT] = end
   return advanced
