@@ -1,0 +1,189 @@
+// A peer: an agent that dials and listens with the library and tells the test what happens to its connections. Tests speak of connections by
+// number, in the order in which the peer got them.
+import type { ConnStats, DialOptions, Drop, Family, ListenAddress, ListenOptions } from '../../lib/index.ts'
+import type { Agent, AgentContext, AgentOptions, RemoteError } from '../support/agent.ts'
+import type { Host } from '../support/hosts.ts'
+
+/** Options that can cross to another process. */
+export type PeerListenOptions = Omit<ListenOptions, 'signal' | 'table'> & { readonly echo?: boolean; readonly capacity?: number }
+export type PeerDialOptions = Omit<DialOptions, 'signal' | 'table'> & { readonly echo?: boolean; readonly capacity?: number }
+
+export interface ConnInfo {
+  readonly id: number
+  readonly family: Family
+  readonly localAddress: string
+  readonly localPort: number
+  readonly remoteAddress: string
+  readonly remotePort: number
+  readonly maxMessageSize: number
+}
+
+export interface Message {
+  readonly id: number
+  readonly text: string
+}
+
+export interface Closed {
+  readonly id: number
+  /** Code of the connection's error; undefined when it ended in good order. */
+  readonly code: string | undefined
+}
+
+/** What a peer emits; `peer.next(name)` takes it. */
+interface PeerEvents {
+  /** A listener's connection. */
+  connection: ConnInfo
+  message: Message
+  /** The other side has ended. */
+  end: number
+  closed: Closed
+  drop: Drop & { readonly id: number }
+  refused: { readonly reason: string; readonly remotePort: number }
+}
+
+export class Peer {
+  readonly agent: Agent
+
+  constructor(agent: Agent) {
+    this.agent = agent
+  }
+
+  static async on(host: Host, options?: AgentOptions): Promise<Peer> {
+    const peer = new Peer(await host.agent(options))
+    await peer.agent.run(install)
+    return peer
+  }
+
+  get pid(): number {
+    return this.agent.pid
+  }
+
+  /** With `echo`, messages go back and are not told. */
+  listen(options: PeerListenOptions): Promise<ListenAddress> {
+    return this.agent.run((ctx, options) => ctx.state.listen(options), options)
+  }
+
+  dial(options: PeerDialOptions): Promise<ConnInfo> {
+    return this.agent.run((ctx, options) => ctx.state.dial(options), options)
+  }
+
+  /** The error that a dial ends with. */
+  async dialError(options: PeerDialOptions): Promise<RemoteError> {
+    try {
+      await this.dial(options)
+    } catch (error) {
+      return error as RemoteError
+    }
+    throw new Error('The dial succeeded')
+  }
+
+  async listenError(options: PeerListenOptions): Promise<RemoteError> {
+    try {
+      await this.listen(options)
+    } catch (error) {
+      return error as RemoteError
+    }
+    throw new Error('The listen succeeded')
+  }
+
+  /** Writes in one tick. */
+  async write(id: number, ...messages: (string | Uint8Array)[]): Promise<void> {
+    await this.agent.run(
+      (ctx, { id, messages }) => {
+        for (const message of messages) ctx.state.conns[id].write(message)
+      },
+      { id, messages },
+    )
+  }
+
+  /** Resolves when the connection is gone. */
+  async close(id: number): Promise<void> {
+    await this.agent.run((ctx, id) => ctx.state.conns[id].close(), id)
+  }
+
+  async destroy(id: number): Promise<void> {
+    await this.agent.run((ctx, id) => {
+      ctx.state.conns[id].destroy()
+    }, id)
+  }
+
+  async closeListener(options: { connections?: boolean } = {}): Promise<void> {
+    await this.agent.run((ctx, options) => ctx.state.listener.close(options), options)
+  }
+
+  stats(id: number): Promise<ConnStats> {
+    return this.agent.run((ctx, id) => {
+      const { messagesIn, bytesIn, messagesOut, bytesOut, droppedIn, droppedOut, dialect, capture, link, setBacks, idleMs } =
+        ctx.state.conns[id].stats
+      return { messagesIn, bytesIn, messagesOut, bytesOut, droppedIn, droppedOut, dialect, capture, link, setBacks, idleMs }
+    }, id)
+  }
+
+  /** Flows in the table, those in timeWait too. */
+  flows(): Promise<number> {
+    return this.agent.run((ctx) => ctx.state.table?.size ?? 0)
+  }
+
+  next<K extends keyof PeerEvents>(event: K): Promise<PeerEvents[K]> {
+    return this.agent.next<PeerEvents[K]>(event)
+  }
+
+  /** What keeps this process alive, the agent's own connection to the test left out. */
+  activeResources(): Promise<string[]> {
+    return this.agent.run(() =>
+      process
+        .getActiveResourcesInfo()
+        .filter((name) => name !== 'PipeWrap' && name !== 'Pipe')
+        .sort(),
+    )
+  }
+
+  /** Leaves the process to itself: it exits once nothing of the library keeps it. `agent.exit` tells. */
+  async letGo(): Promise<void> {
+    await this.agent.run(() => {
+      setImmediate(() => process.channel?.unref())
+    })
+  }
+}
+
+function install(ctx: AgentContext): void {
+  type Conn = import('../../lib/index.ts').FakeTcpConn
+  const { state } = ctx
+  state.conns = []
+
+  const take = (conn: Conn, echo: boolean): ConnInfo => {
+    const id = state.conns.push(conn) - 1
+    let code: string | undefined
+    if (echo) {
+      conn.on('data', (message) => {
+        if (conn.write(message)) return
+        conn.pause()
+        conn.once('drain', () => conn.resume())
+      })
+    } else conn.on('data', (message) => ctx.emit('message', { id, text: message.toString() }))
+    conn
+      .on('end', () => ctx.emit('end', id))
+      .on('drop', (drop) => ctx.emit('drop', { id, ...drop }))
+      .on('error', (error) => {
+        code = (error as Error & { code?: string }).code ?? error.message
+      })
+      .on('close', () => ctx.emit('closed', { id, code }))
+    const { family, localAddress, localPort, remoteAddress, remotePort, maxMessageSize } = conn
+    return { id, family, localAddress, localPort, remoteAddress, remotePort, maxMessageSize }
+  }
+
+  const tableOf = (capacity: number | undefined) => {
+    state.table ??= ctx.faketcp.createFlowTable(capacity === undefined ? {} : { capacity })
+    return state.table
+  }
+
+  state.listen = async ({ echo = false, capacity, ...options }: PeerListenOptions): Promise<ListenAddress | null> => {
+    const listener = await ctx.faketcp.listen({ ...options, table: tableOf(capacity) })
+    state.listener = listener
+    listener.on('connection', (conn) => ctx.emit('connection', take(conn, echo))).on('drop', (refused) => ctx.emit('refused', refused))
+    return listener.address()
+  }
+
+  state.dial = async ({ echo = false, capacity, ...options }: PeerDialOptions): Promise<ConnInfo> =>
+    take(await ctx.faketcp.dial({ ...options, table: tableOf(capacity) }), echo)
+}
