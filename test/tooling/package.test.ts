@@ -5,10 +5,13 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import process from 'node:process'
 import { fileURLToPath } from 'node:url'
-import { afterAll, beforeAll, expect, it } from 'vitest'
+import { afterAll, beforeAll, expect, it, vi } from 'vitest'
 
 const root = fileURLToPath(new URL('../..', import.meta.url))
 let consumer = ''
+
+// Compiling takes its time on a busy machine.
+vi.setConfig({ testTimeout: 120_000 })
 
 beforeAll(async () => {
   consumer = await mkdtemp(join(tmpdir(), 'faketcp-consumer-'))
