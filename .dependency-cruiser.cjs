@@ -3,7 +3,7 @@
 
 /** Each layer may import from itself and from the layers that it names. */
 const LAYERS = {
-  index: { path: '^lib/index\\.ts$', to: ['tunnel', 'udp', 'verbs', 'streams', 'transport', 'flow', 'leaves'] },
+  index: { path: '^lib/index\\.ts$', to: ['tunnel', 'udp', 'verbs', 'streams', 'transport', 'flow', 'link', 'leaves'] },
   tunnel: { path: '^lib/tunnel/', to: ['verbs', 'streams', 'transport', 'leaves'] },
   udp: { path: '^lib/udp/', to: ['verbs', 'streams', 'transport', 'leaves'] },
   verbs: {

@@ -32,12 +32,29 @@ export interface FakeTcpConnEvents {
   readable: []
 }
 
+/** The inherited methods, typed by {@link FakeTcpConnEvents}. */
+export interface FakeTcpConn {
+  on<E extends keyof FakeTcpConnEvents>(event: E, listener: (...args: FakeTcpConnEvents[E]) => void): this
+  on(event: string | symbol, listener: (...args: unknown[]) => void): this
+  once<E extends keyof FakeTcpConnEvents>(event: E, listener: (...args: FakeTcpConnEvents[E]) => void): this
+  once(event: string | symbol, listener: (...args: unknown[]) => void): this
+  off<E extends keyof FakeTcpConnEvents>(event: E, listener: (...args: FakeTcpConnEvents[E]) => void): this
+  off(event: string | symbol, listener: (...args: unknown[]) => void): this
+  addListener<E extends keyof FakeTcpConnEvents>(event: E, listener: (...args: FakeTcpConnEvents[E]) => void): this
+  addListener(event: string | symbol, listener: (...args: unknown[]) => void): this
+  removeListener<E extends keyof FakeTcpConnEvents>(event: E, listener: (...args: FakeTcpConnEvents[E]) => void): this
+  removeListener(event: string | symbol, listener: (...args: unknown[]) => void): this
+  /** Yields one message each time. Leaving the loop destroys the connection, as with every Node stream. */
+  [Symbol.asyncIterator](): NodeJS.AsyncIterator<Buffer>
+}
+
 const EMPTY = Buffer.alloc(0)
 
 /** Set inside the class, so that it reaches the private fields without a closure for each write. */
 let uncork: (conn: FakeTcpConn) => void
 
-type WriteCallback = (error: Error | null | undefined) => void
+/** Called once the kernel has taken the message, or with the reason why it was refused. */
+export type WriteCallback = (error: Error | null | undefined) => void
 
 /**
  * One connection. `write()` sends one message, each `'data'` event is one message; messages can be lost, doubled and reordered by the network,
@@ -46,6 +63,7 @@ type WriteCallback = (error: Error | null | undefined) => void
  * A message that is empty or longer than `maxMessageSize` is refused by its callback (`ERR_FAKETCP_MESSAGE_EMPTY`, `ERR_FAKETCP_MESSAGE_SIZE`) and
  * reported by a `'drop'` event; the stream lives on. A message that arrives while `receiveQueueBytes` are waiting for a slow reader is dropped and reported too.
  */
+// biome-ignore lint/suspicious/noUnsafeDeclarationMerging: the interface only narrows methods that Duplex implements
 export class FakeTcpConn extends Duplex {
   readonly #channel: Channel
   readonly #arena: MessageArena

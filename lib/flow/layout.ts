@@ -14,7 +14,7 @@
 //   shard lock  guards the shard's buckets, and S_VERSION, S_HASH, S_KEY, S_OWNER of the slots whose hash falls into the shard
 //   pool lock   guards the stack, POOL_FREE, and every change of a slot between free and not free
 //
-// WHO WRITES A SLOT. Words up to the key change only on insert and remove. All others belong to the owner thread alone, who writes them
+// WHO WRITES A SLOT. Key, owner, version and hash change only on insert and remove. All others belong to the owner thread alone, who writes them
 // without a lock (S_STATE: any state but `free`, which only `remove` writes). Everybody may read everything: a reader who is not the
 // owner takes S_VERSION before and after, and what it read in between belongs to one flow if both are the same even number.
 //
@@ -45,8 +45,6 @@
 // nearer to the truth: the next breaker starts again from the slots. Frees in a rebuild go through j and k. A rebuild never touches
 // another shard's half-written slots (their hash names the other shard, and is written before the version turns odd, read after it).
 // A thread that dies waiting leaves LOCK_WAITING set: one needless wake-up.
-
-import { KEY_WORDS } from '../native/layout.ts'
 
 /** `FTFL`. */
 export const MAGIC = 0x4654464c
@@ -99,17 +97,19 @@ export const OPEN = 2
 export const CLOSING = 3
 export const TIME_WAIT = 4
 
-/** FREE to TIME_WAIT. The owner writes any of them but FREE. */
-export const S_STATE = 0
-/** Even: stable. Odd: being inserted or removed. Raised by two with each insert and each remove. */
-export const S_VERSION = 1
-/** Owner number of the thread whose flow this is, NO_OWNER in a free slot. */
-export const S_OWNER = 2
-export const S_HASH = 3
+// What a look-up compares comes first: the twelve words from the key to the version are on one cache line whether the allocator starts the
+// buffer on a line or, as malloc does, 16 bytes after the start of one.
 /** Nine words in the order of native/layout.ts. */
-export const S_KEY = 4
+export const S_KEY = 0
+/** Owner number of the thread whose flow this is, NO_OWNER in a free slot. */
+export const S_OWNER = 9
+/** FREE to TIME_WAIT. The owner writes any of them but FREE. */
+export const S_STATE = 10
+/** Even: stable. Odd: being inserted or removed. Raised by two with each insert and each remove. */
+export const S_VERSION = 11
+export const S_HASH = 12
 /** Next sequence number to send. */
-export const S_SND_NXT = S_KEY + KEY_WORDS
+export const S_SND_NXT = 13
 /** One past the highest sequence number ever sent. */
 export const S_SND_MAX = 14
 /** The peer's highest acknowledgement. */
