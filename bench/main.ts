@@ -126,6 +126,7 @@ function optionsOrExit(): BenchOptions {
 
 const options = optionsOrExit()
 ensureRoot()
+if (options.profiles !== undefined) mkdirSync(options.profiles, { recursive: true })
 const report = await main(options)
 const file = options.json ?? LATEST
 mkdirSync(dirname(file), { recursive: true })

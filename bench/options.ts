@@ -1,4 +1,5 @@
 // The command line of `npm run bench`.
+import { resolve } from 'node:path'
 import { parseArgs } from 'node:util'
 
 export interface BenchOptions {
@@ -54,7 +55,7 @@ export function parseOptions(args: readonly string[]): BenchOptions | undefined 
       rounds: integer('--rounds', values.rounds, 100),
       iperf3: !values.quick && !values['no-iperf3'],
       json: values.json,
-      profiles: values['cpu-prof'],
+      profiles: values['cpu-prof'] === undefined ? undefined : resolve(values['cpu-prof']),
     }
   } catch (error) {
     throw new TypeError(`${error instanceof Error ? error.message : error}\n\n${USAGE}`)

@@ -1,11 +1,12 @@
 // Two processes of one contender, one in each host, connected and warm: what the bench holds while it measures.
+import { join } from 'node:path'
 import type { Agent } from '../test/support/agent.ts'
 import type { Host } from '../test/support/hosts.ts'
 import type * as Role from './role.ts'
 import type { ContenderName, Received, RoundTrips, Sent } from './role.ts'
 
 export interface PairOptions {
-  /** Where `node --cpu-prof` leaves the profiles of both processes, if anywhere. */
+  /** Directory for the V8 profiles of both processes. */
   readonly profiles?: string
   readonly warmUpMs: number
   readonly warmUpSizes: readonly number[]
@@ -26,22 +27,19 @@ export class Pair {
   readonly name: ContenderName
   readonly #sender: Agent
   readonly #receiver: Agent
+  readonly #profiles: string | undefined
 
-  private constructor(name: ContenderName, sender: Agent, receiver: Agent) {
+  private constructor(name: ContenderName, sender: Agent, receiver: Agent, profiles: string | undefined) {
     this.name = name
     this.#sender = sender
     this.#receiver = receiver
+    this.#profiles = profiles
   }
 
   static async open(name: ContenderName, a: Host, b: Host, { profiles, warmUpMs, warmUpSizes }: PairOptions): Promise<Pair> {
     const nodeArgs = ['--import', TSX]
-    const profile = (end: string) =>
-      profiles === undefined ? [] : ['--cpu-prof', '--cpu-prof-dir', profiles, '--cpu-prof-name', `${name}-${end}.cpuprofile`]
-    const [sender, receiver] = await Promise.all([
-      a.agent({ nodeArgs: [...nodeArgs, ...profile('sender')] }),
-      b.agent({ nodeArgs: [...nodeArgs, ...profile('receiver')] }),
-    ])
-    const pair = new Pair(name, sender, receiver)
+    const [sender, receiver] = await Promise.all([a.agent({ nodeArgs }), b.agent({ nodeArgs })])
+    const pair = new Pair(name, sender, receiver, profiles)
     const port = await call(receiver, 'listen', { name, address: b.address4 })
     await Promise.all([call(sender, 'connect', { name, address: b.address4, port }), call(receiver, 'accepted')])
     // Compilers first, figures later.
@@ -49,6 +47,7 @@ export class Pair {
       await pair.blast(size, warmUpMs)
       await pair.pingPong(size, warmUpMs)
     }
+    if (profiles !== undefined) await Promise.all([call(sender, 'startProfile'), call(receiver, 'startProfile')])
     return pair
   }
 
@@ -71,6 +70,12 @@ export class Pair {
   }
 
   async close(): Promise<void> {
+    if (this.#profiles !== undefined) {
+      for (const end of ['sender', 'receiver'] as const) {
+        const file = join(this.#profiles, `${this.name}-${end}.cpuprofile`)
+        await call(end === 'sender' ? this.#sender : this.#receiver, 'writeProfile', { file })
+      }
+    }
     await call(this.#sender, 'close')
     await call(this.#receiver, 'close')
     await Promise.all([this.#sender.close(), this.#receiver.close()])

@@ -1,5 +1,7 @@
 // One end of one contender, in a process of its own inside a host: it generates load or counts what arrives. The bench calls its methods
 // from outside (pair.ts); figures are taken here, where the clock and the messages are.
+import { writeFile } from 'node:fs/promises'
+import { Session } from 'node:inspector/promises'
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Contender, Listening, Peer } from './contenders/contender.ts'
 
@@ -71,6 +73,23 @@ export async function accepted(): Promise<void> {
 
 export function facts(): Record<string, string | number> {
   return peer.facts()
+}
+
+let profiler: Session | undefined
+
+/** Profiles this thread until `writeProfile`. Not `node --cpu-prof`: that one begins with the loader, and its thread would write to the same file. */
+export async function startProfile(): Promise<void> {
+  profiler = new Session()
+  profiler.connect()
+  await profiler.post('Profiler.enable')
+  await profiler.post('Profiler.start')
+}
+
+export async function writeProfile({ file }: { file: string }): Promise<void> {
+  if (profiler === undefined) throw new Error('no profile was started')
+  const { profile } = await profiler.post('Profiler.stop')
+  profiler.disconnect()
+  await writeFile(file, JSON.stringify(profile))
 }
 
 export async function close(): Promise<void> {

@@ -1,7 +1,7 @@
 // The messages that a flow's stream has handed over, on their way into the outbox: cut into trains, numbered, held back where they must be.
 import { F_BYTES_OUT, F_LAST_SENT_MS, F_MESSAGES_OUT, S_SET_BACKS, S_SND_NXT } from '../flow/layout.ts'
 import { ACK, PSH } from '../native/layout.ts'
-import { nextSequence, trainLimit } from '../wire/rules.ts'
+import { leavesWindow, nextSequence, trainLimit } from '../wire/rules.ts'
 import { EARLY_BYTES } from './orphans.ts'
 import type { Outbox, TrainOwner } from './outbox.ts'
 import type { Segments } from './segments.ts'
@@ -78,7 +78,8 @@ export class SendQueue {
           if (size < segment) break
         }
       }
-      if (this.#holding && this.#sentBytes + bytes > EARLY_BYTES) return // an acknowledgement or holdDue goes on
+      // An acknowledgement or holdDue goes on.
+      if (this.#holding && (this.#sentBytes + bytes > EARLY_BYTES || leavesWindow(w, b, bytes))) return
       this.#sentBytes += bytes
       const before = w[b + S_SND_NXT]
       const seq = nextSequence(w, b, bytes)

@@ -53,14 +53,18 @@ export function trainLimit(w: Int32Array, b: number): number {
   return w[b + S_SND_WND]
 }
 
+/** True when the next `length` bytes would leave the peer's acknowledgement plus its window. */
+export function leavesWindow(w: Int32Array, b: number, length: number): boolean {
+  return ((w[b + S_SND_NXT] + length - w[b + S_SND_UNA]) | 0) > w[b + S_SND_WND]
+}
+
 /**
  * The sequence number for the next `length` bytes, and the account of having sent them. Where they would leave the peer's
  * acknowledgement plus its window, numbering is set back to that acknowledgement: nothing is retransmitted, the numbers are used again for
  * new bytes, and a connection tracker in between sees a sender that stays inside the window (nf_conntrack_proto_tcp.c, tcp_in_window).
  */
 export function nextSequence(w: Int32Array, b: number, length: number): number {
-  let seq = w[b + S_SND_NXT]
-  if (((seq + length - w[b + S_SND_UNA]) | 0) > w[b + S_SND_WND]) seq = w[b + S_SND_UNA]
+  const seq = leavesWindow(w, b, length) ? w[b + S_SND_UNA] : w[b + S_SND_NXT]
   const end = (seq + length) | 0
   w[b + S_SND_NXT] = end
   if (((end - w[b + S_SND_MAX]) | 0) > 0) w[b + S_SND_MAX] = end
