@@ -60,9 +60,9 @@ function fail(error: unknown): never {
 
 async function demo(): Promise<boolean> {
   await makeHosts()
-  const user = process.getuid?.() === 0 ? 'root' : 'an ordinary user, in a user namespace'
+  const user = process.getuid?.() === 0 ? 'root' : 'an ordinary user'
   heading('faketcp: an echo server and a client, each on a host of its own')
-  row('Hosts', `${CLIENT.address} and ${SERVER.address}: two network namespaces, one cable (veth), made as ${user}`)
+  row('Hosts', `${CLIENT.address} and ${SERVER.address}: network namespaces joined by a veth cable, made as ${user}`)
 
   const recording = await Recording.start(SERVER)
   children.add(recording.process)
@@ -139,7 +139,9 @@ function tell(saw: Sightings, messages: number): boolean {
     finding('Data segments', number(data), saw.missed > 0 || data >= 2 * messages, [
       `one for each of ${number(messages)} messages and as many echoes, and a hello from each side`,
     ]),
-    finding('Pure ACKs', number(saw.pureAcks[0] + saw.pureAcks[1]), true, ['few or none: echoes acknowledge, too, and nobody waits for an ACK']),
+    finding('Pure ACKs', number(saw.pureAcks[0] + saw.pureAcks[1]), true, [
+      'few or none: echoes acknowledge, too, and nobody waits for an ACK',
+    ]),
     finding('Close', ofConnections(saw.closes), saw.closes === connections, ['FIN and ACK from both sides: they see it end, too']),
     finding('Resets', number(saw.resets), saw.resets === 0, ['no RST, neither from the library nor from a kernel']),
     finding('From a kernel', number(saw.fromKernels), saw.fromKernels === 0, [

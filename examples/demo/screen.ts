@@ -52,6 +52,8 @@ export const progressBar = {
     )
   },
   done(): void {
-    if (isTerminal) logUpdate.clear()
+    if (!isTerminal) return
+    logUpdate.clear()
+    logUpdate.done()
   },
 }
