@@ -4,6 +4,7 @@
 #include <arpa/inet.h>
 #include <net/if.h>
 
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 
@@ -19,8 +20,7 @@ bool ParseZone(const char* zone, uint32_t* scope) {
 
 /** The text without its zone; null if there is no zone. */
 const char* SplitZone(const char* text, char address[kAddressText]) {
-  strncpy(address, text, kAddressText - 1);
-  address[kAddressText - 1] = '\0';
+  snprintf(address, kAddressText, "%s", text);
   char* percent = strchr(address, '%');
   if (percent == nullptr) return nullptr;
   *percent = '\0';
