@@ -18,7 +18,7 @@ const USAGE = `usage: npx tsx examples/echo-client.ts <address> [options]
   --size <bytes>    bytes of each message (64)
   --window <n>      messages that may wait for their answer at a time (1: each waits for the one before)
   --rate <n>        messages a second instead, whether or not answers come
-  --timeout <ms>    a message without an answer for so long counts as lost (1000)
+  --timeout <ms>    a message without an answer for so long counts as lost (2000)
   --json            prints a line of JSON ten times a second and one with the result, for programs to read`
 
 interface Plan {
@@ -39,7 +39,7 @@ async function main(args: string[], signal: AbortSignal): Promise<void> {
       size: { type: 'string', default: '64' },
       window: { type: 'string' },
       rate: { type: 'string' },
-      timeout: { type: 'string', default: '1000' },
+      timeout: { type: 'string', default: '2000' },
       json: { type: 'boolean', default: false },
     },
   })

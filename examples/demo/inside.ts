@@ -11,6 +11,9 @@ import { finding, heading, note, number, progressBar, row } from './screen.ts'
 /** Nothing here takes so long, unless something is wrong. */
 const LIMIT_MS = 60_000
 
+/** No answer takes so long, however busy the machine is. */
+const ANSWER_MS = 10_000
+
 const ADDRESS = `${SERVER.address}:9191`
 
 /** One run of the echo client. */
@@ -107,7 +110,7 @@ async function stop(server: ChildProcess): Promise<void> {
 async function runClient({ title, count, size, window }: Run): Promise<Result> {
   const what = `${number(count)} messages of ${size} bytes, ${window === 1 ? 'one' : window} at a time`
   progressBar.show(title, what, 0)
-  const options = { '--count': count, '--size': size, '--window': window }
+  const options = { '--count': count, '--size': size, '--window': window, '--timeout': ANSWER_MS }
   const client = startExample(CLIENT, 'echo-client.ts', ADDRESS, '--json', ...Object.entries(options).flat().map(String))
   const stderr = collect(client)
   const closed = once(client, 'close')
