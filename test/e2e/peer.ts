@@ -77,6 +77,18 @@ export class Peer {
     throw new Error('The dial succeeded')
   }
 
+  /** Dials where it is refused by a reset: which comes before the dial has settled, or after. */
+  async dialRefused(options: PeerDialOptions): Promise<void> {
+    const code = await this.dial(options).then(
+      async ({ id }) => {
+        const closed = await this.next('closed')
+        return closed.id === id ? closed.code : `${closed.id} closed in its stead`
+      },
+      (error: RemoteError) => error.code,
+    )
+    if (code !== 'ECONNRESET') throw new Error(`ECONNRESET was expected, got ${code}`)
+  }
+
   async listenError(options: PeerListenOptions): Promise<RemoteError> {
     try {
       await this.listen(options)

@@ -186,7 +186,7 @@ it('nobody answers within connectTimeoutMs: ETIMEDOUT', async () => {
   await expectClean()
 })
 
-it('a dial whose first two SYNs are lost: connected by the third, after 3 s', async () => {
+it('a dial whose first three SYNs are lost: connected by the fourth, after 7 s', async () => {
   const server = await Peer.on(hosts.b)
   await server.listen({ host: hosts.b.address4, port: PORT, echo: true })
   await hosts.b.output(
@@ -195,7 +195,7 @@ it('a dial whose first two SYNs are lost: connected by the third, after 3 s', as
     `table inet lost {
        chain in {
          type filter hook input priority 0
-         tcp dport ${PORT} tcp flags & (syn | ack) == syn limit rate 1/day burst 2 packets drop
+         tcp dport ${PORT} tcp flags & (syn | ack) == syn limit rate 1/day burst 3 packets drop
        }
      }`,
   )
@@ -232,9 +232,8 @@ it('a full table: the listener refuses with a drop event, the peer is reset, and
   const free = await held(server)
   await server.listen({ host: hosts.b.address4, port: PORT, echo: true, capacity: 1 })
   await peer.dial({ host: hosts.b.address4, port: PORT })
-  const late = await peer.dial({ host: hosts.b.address4, port: PORT })
-  expect(await server.next('refused')).toMatchObject({ reason: 'table-full', remotePort: late.localPort })
-  expect(await peer.next('closed')).toEqual({ id: late.id, code: 'ECONNRESET' })
+  await peer.dialRefused({ host: hosts.b.address4, port: PORT, localPort: 42001 })
+  expect(await server.next('refused')).toMatchObject({ reason: 'table-full', remotePort: 42001 })
   await peer.write(0, 'the first lives')
   expect(await peer.next('message')).toEqual({ id: 0, text: 'the first lives' })
   await peer.close(0)
@@ -249,9 +248,8 @@ it('more than maxConnections: refused with a drop event, counted, and possible a
   await server.listen({ host: hosts.b.address4, port: PORT, maxConnections: 1 })
   const first = await peer.dial({ host: hosts.b.address4, port: PORT })
   await server.next('connection')
-  const second = await peer.dial({ host: hosts.b.address4, port: PORT })
-  expect(await server.next('refused')).toMatchObject({ reason: 'maxConnections', remotePort: second.localPort })
-  expect(await peer.next('closed')).toEqual({ id: second.id, code: 'ECONNRESET' })
+  await peer.dialRefused({ host: hosts.b.address4, port: PORT, localPort: 42002 })
+  expect(await server.next('refused')).toMatchObject({ reason: 'maxConnections', remotePort: 42002 })
   expect(await server.agent.run((ctx) => ctx.state.listener.stats.map(({ accepted, refused }: never) => [accepted, refused]))).toEqual([[1, 1]])
   await peer.close(first.id)
   await server.next('closed')
