@@ -5,6 +5,13 @@
 
 namespace faketcp {
 
+void ReportPending(napi_env napi) {
+  bool pending = false;
+  napi_value thrown = nullptr;
+  if (napi_is_exception_pending(napi, &pending) != napi_ok || !pending) return;
+  if (napi_get_and_clear_last_exception(napi, &thrown) == napi_ok && thrown != nullptr) napi_fatal_exception(napi, thrown);
+}
+
 bool AsyncContext::Create(Env& env, napi_value resource, const char* name) {
   env_ = &env;
   doomed_ = false;
@@ -29,15 +36,7 @@ void AsyncContext::Call(napi_value receiver, napi_value function, size_t argc, c
   depth_++;
   const napi_status status = napi_make_callback(napi, context_, receiver, function, argc, argv, nullptr);
   depth_--;
-  if (status != napi_ok) {
-    // Not pending when the environment could not run JavaScript at all, as in a worker that is being terminated.
-    bool pending = false;
-    napi_value thrown = nullptr;
-    if (napi_is_exception_pending(napi, &pending) == napi_ok && pending && napi_get_and_clear_last_exception(napi, &thrown) == napi_ok &&
-        thrown != nullptr) {
-      napi_fatal_exception(napi, thrown);
-    }
-  }
+  if (status != napi_ok) ReportPending(napi);
   if (doomed_ && depth_ == 0) Destroy();
 }
 

@@ -7,6 +7,10 @@
 
 namespace faketcp {
 
+/** Hands a pending exception to 'uncaughtException'. Does nothing where none is pending, as when a worker that is being terminated could
+ * not run JavaScript at all. */
+void ReportPending(napi_env napi);
+
 /** An async context: what AsyncLocalStorage and async_hooks see when the object that owns it calls back. */
 class AsyncContext {
  public:

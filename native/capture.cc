@@ -173,9 +173,8 @@ void Capture::OnReadable(void* owner, int status) {
     capture->poll_.Start(capture->env(), capture->fd_, UV_READABLE, OnReadable, capture);
   }
   if (capture->Read(capture->self()) >= 0) return;
-  napi_value thrown = nullptr;
   capture->Close();
-  if (napi_get_and_clear_last_exception(napi, &thrown) == napi_ok) napi_fatal_exception(napi, thrown);
+  ReportPending(napi);
 }
 
 /** Packets read; -1 with an exception pending if the caller's memory is gone. `self` keeps this object alive meanwhile. */

@@ -122,8 +122,11 @@ void CarrierListener::Accept() {
   for (int i = 0; i < kBurst && error == 0; i++) {
     const int fd = AcceptOne(&error);
     if (fd < 0) continue;
-    const napi_value carrier = env().NewCarrier(fd);
-    if (carrier != nullptr) napi_set_element(napi, carriers, accepted++, carrier);
+    if (const napi_value carrier = env().NewCarrier(fd)) {
+      napi_set_element(napi, carriers, accepted++, carrier);
+    } else {
+      ReportPending(napi);
+    }
   }
   if (error == EAGAIN) error = 0;
   // A full table would make epoll report the same connection for ever.
