@@ -6,80 +6,86 @@ import { Peer } from './peer.ts'
 
 const PORT = 9191
 
-it.each([4, 6] as const)('a lost third ACK: what was sent meanwhile, up to 64 KB, is delivered once the connection is accepted (IPv%s)', async (family) => {
-  await using hosts = await twoHosts({ offloads: false })
-  const [server, client] = [await Peer.on(hosts.b), await Peer.on(hosts.a)]
-  const host = family === 4 ? hosts.b.address4 : hosts.b.address6
-  await server.listen({ host, port: PORT })
-  await using recording = await capture(hosts.b, { filter: `tcp port ${PORT}` })
-  // A pure ACK has no payload: 32 bytes of TCP header with timestamps, so 52 bytes over IPv4 and 72 over IPv6 (meta length). The first one only.
-  const header = family === 4 ? 52 : 72
-  await hosts.a.output(
-    'nft',
-    ['-f', '-'],
-    `table inet lost {
+it.each([4, 6] as const)(
+  'a lost third ACK: what was sent meanwhile, up to 64 KB, is delivered once the connection is accepted (IPv%s)',
+  async (family) => {
+    await using hosts = await twoHosts({ offloads: false })
+    const [server, client] = [await Peer.on(hosts.b), await Peer.on(hosts.a)]
+    const host = family === 4 ? hosts.b.address4 : hosts.b.address6
+    await server.listen({ host, port: PORT })
+    await using recording = await capture(hosts.b, { filter: `tcp port ${PORT}` })
+    // A pure ACK has no payload: 32 bytes of TCP header with timestamps, so 52 bytes over IPv4 and 72 over IPv6 (meta length). The first one only.
+    const header = family === 4 ? 52 : 72
+    await hosts.a.output(
+      'nft',
+      ['-f', '-'],
+      `table inet lost {
        chain out {
          type filter hook output priority 0
          tcp dport ${PORT} tcp flags & (syn | ack | fin | rst | psh) == ack meta length ${header} limit rate over 1/day burst 1 packets accept
          tcp dport ${PORT} tcp flags & (syn | ack | fin | rst | psh) == ack meta length ${header} counter drop
        }
      }`,
-  )
-  const sent = await client.agent.run(
-    async (ctx, options) => {
-      const conn = await ctx.faketcp.dial(options)
-      const sizes = []
-      for (let bytes = 0; bytes + 1300 <= 60_000; bytes += 1300) sizes.push(1300)
-      for (const [i, size] of sizes.entries()) conn.write(String(i).padStart(size, '.'))
-      ctx.state.conns.push(conn)
-      return sizes.length
-    },
-    { host, port: PORT },
-  )
-  const { id } = await server.next('connection')
-  const received = []
-  for (let i = 0; i < sent; i++) received.push((await server.next('message')).text.replaceAll('.', ''))
-  expect(received).toEqual(Array.from({ length: sent }, (_, i) => String(i)))
-  await server.write(id, 'all there')
-  await recording.stop()
+    )
+    const sent = await client.agent.run(
+      async (ctx, options) => {
+        const conn = await ctx.faketcp.dial(options)
+        const sizes = []
+        for (let bytes = 0; bytes + 1300 <= 60_000; bytes += 1300) sizes.push(1300)
+        for (const [i, size] of sizes.entries()) conn.write(String(i).padStart(size, '.'))
+        ctx.state.conns.push(conn)
+        return sizes.length
+      },
+      { host, port: PORT },
+    )
+    const { id } = await server.next('connection')
+    const received = []
+    for (let i = 0; i < sent; i++) received.push((await server.next('message')).text.replaceAll('.', ''))
+    expect(received).toEqual(Array.from({ length: sent }, (_, i) => String(i)))
+    await server.write(id, 'all there')
+    await recording.stop()
 
-  // It was really lost: what first came behind the SYN carried data.
-  const behindSyn = (await recording.segments()).find(({ flags, dstport }) => dstport === PORT && flags !== 'S')
-  expect(behindSyn?.len).toBeGreaterThan(0)
-  expect(await hosts.a.output('nft', ['list table inet lost'])).toContain('counter packets 1 ')
-})
+    // It was really lost: what first came behind the SYN carried data.
+    const behindSyn = (await recording.segments()).find(({ flags, dstport }) => dstport === PORT && flags !== 'S')
+    expect(behindSyn?.len).toBeGreaterThan(0)
+    expect(await hosts.a.output('nft', ['list table inet lost'])).toContain('counter packets 1 ')
+  },
+)
 
-it.each(['packet', 'raw'] as const)('data that arrives while the server is busy: connection first, then every message (captured by %s)', async (mode) => {
-  await using hosts = await twoHosts()
-  const [server, client] = [await Peer.on(hosts.b), await Peer.on(hosts.a)]
-  await server.agent.run(
-    async (ctx, options) => {
-      const listener = await ctx.faketcp.listen(options)
-      const log: string[] = []
-      listener.on('connection', (conn) => {
-        log.push('connection')
-        conn.on('data', (message) => log.push(message.toString()))
-        conn.on('error', (error) => log.push(error.message))
-        conn.on('close', () => ctx.emit('log', log))
-      })
-    },
-    { host: hosts.b.address4, port: PORT, capture: mode },
-  )
-  const busy = server.agent.run(() => {
-    for (const end = performance.now() + 200; performance.now() < end; );
-  })
-  await client.agent.run(
-    async (ctx, options) => {
-      const conn = await ctx.faketcp.dial(options)
-      for (let i = 0; i < 40; i++) conn.write(`${i}`.padEnd(1000, ' '))
-      conn.end()
-    },
-    { host: hosts.b.address4, port: PORT, capture: mode },
-  )
-  await busy
-  const log = await server.agent.next<string[]>('log')
-  expect(log.map((entry) => entry.trim())).toEqual(['connection', ...Array.from({ length: 40 }, (_, i) => String(i))])
-})
+it.each(['packet', 'raw'] as const)(
+  'data that arrives while the server is busy: connection first, then every message (captured by %s)',
+  async (mode) => {
+    await using hosts = await twoHosts()
+    const [server, client] = [await Peer.on(hosts.b), await Peer.on(hosts.a)]
+    await server.agent.run(
+      async (ctx, options) => {
+        const listener = await ctx.faketcp.listen(options)
+        const log: string[] = []
+        listener.on('connection', (conn) => {
+          log.push('connection')
+          conn.on('data', (message) => log.push(message.toString()))
+          conn.on('error', (error) => log.push(error.message))
+          conn.on('close', () => ctx.emit('log', log))
+        })
+      },
+      { host: hosts.b.address4, port: PORT, capture: mode },
+    )
+    const busy = server.agent.run(() => {
+      for (const end = performance.now() + 200; performance.now() < end; );
+    })
+    await client.agent.run(
+      async (ctx, options) => {
+        const conn = await ctx.faketcp.dial(options)
+        for (let i = 0; i < 40; i++) conn.write(`${i}`.padEnd(1000, ' '))
+        conn.end()
+      },
+      { host: hosts.b.address4, port: PORT, capture: mode },
+    )
+    await busy
+    const log = await server.agent.next<string[]>('log')
+    expect(log.map((entry) => entry.trim())).toEqual(['connection', ...Array.from({ length: 40 }, (_, i) => String(i))])
+  },
+)
 
 it.each([4, 6] as const)('SYN cookies on the listening host (IPv%s)', async (family) => {
   await using hosts = await twoHosts()

@@ -41,7 +41,7 @@ interface PeerEvents {
   refused: { readonly reason: string; readonly remotePort: number }
 }
 
-export class Peer {
+export class Peer implements AsyncDisposable {
   readonly agent: Agent
 
   constructor(agent: Agent) {
@@ -148,6 +148,10 @@ export class Peer {
         .filter((name) => name !== 'PipeWrap' && name !== 'Pipe')
         .sort(),
     )
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.agent.close()
   }
 
   /** Leaves the process to itself: it exits once nothing of the library keeps it. `agent.exit` tells. */

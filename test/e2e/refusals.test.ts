@@ -1,5 +1,5 @@
 // What cannot be had is refused with an error that says why, and leaves nothing behind: no socket, no timer, no slot, and the process can exit.
-import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest'
+import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from 'vitest'
 import { twoHosts } from '../support/hosts.ts'
 import { expectExit, expectNothingLeft, type Held, held } from './leftovers.ts'
 import { Peer } from './peer.ts'
@@ -22,6 +22,8 @@ beforeEach(async () => {
   before = await held(peer)
 })
 
+afterEach(() => peer.agent.close())
+
 async function expectClean(): Promise<void> {
   await expectNothingLeft(peer, before)
   await expectExit(peer)
@@ -43,7 +45,7 @@ it.each([
 })
 
 it.each(['dial', 'listen'] as const)('%s without the capability: EPERM, and the hint names it', async (verb) => {
-  const unprivileged = await Peer.on(hosts.a, { capabilities: 'none' })
+  await using unprivileged = await Peer.on(hosts.a, { capabilities: 'none' })
   const own = await held(unprivileged)
   const error =
     verb === 'dial'
@@ -55,14 +57,13 @@ it.each(['dial', 'listen'] as const)('%s without the capability: EPERM, and the 
 })
 
 it('listening on a port in use: EADDRINUSE', async () => {
-  const other = await Peer.on(hosts.a)
+  await using other = await Peer.on(hosts.a)
   await other.listen({ host: hosts.a.address4, port: PORT })
   expect(await peer.listenError({ host: hosts.a.address4, port: PORT })).toMatchObject({
     code: 'EADDRINUSE',
     address: hosts.a.address4,
     port: PORT,
   })
-  await other.agent.close()
   await expectClean()
 })
 
@@ -72,14 +73,13 @@ it("listening on an address that is not the host's: EADDRNOTAVAIL", async () => 
 })
 
 it('dialling from a port in use: EADDRINUSE', async () => {
-  const server = await Peer.on(hosts.b)
+  await using server = await Peer.on(hosts.b)
   await server.listen({ host: hosts.b.address4, port: PORT })
   const target = { host: hosts.b.address4, port: PORT, localPort: 42000 }
   await peer.dial(target)
   expect((await peer.dialError(target)).code).toMatch(/^(EADDRINUSE|EADDRNOTAVAIL)$/)
   await peer.close(0)
   await expectClean()
-  await server.agent.close()
 })
 
 it.each([
@@ -102,9 +102,9 @@ it.each([
 })
 
 it.each([
-  [{ capture: 'pcap' }, "Option 'capture' must be one of \"auto\", \"packet\", \"raw\"; got \"pcap\""],
+  [{ capture: 'pcap' }, 'Option \'capture\' must be one of "auto", "packet", "raw"; got "pcap"'],
   [{ idleTimeoutMs: -1 }, "Option 'idleTimeoutMs' must be an integer of at least 0; got -1"],
-  [{ signal: 'now' }, "Option 'signal' must be an AbortSignal; got \"now\""],
+  [{ signal: 'now' }, 'Option \'signal\' must be an AbortSignal; got "now"'],
   [{ allowHalfOpen: 1 }, "Option 'allowHalfOpen' must be true or false; got 1"],
 ])('the options %j: ERR_FAKETCP_INVALID_OPTION, with what was expected and what came', async (options, message) => {
   for (const verb of ['dial', 'listen'] as const) {
@@ -119,7 +119,6 @@ it.each([
 })
 
 it('an unknown host: the error of the name resolution', async () => {
-  await hosts.a.exec('true')
   const error = await peer.dialError({ host: 'no-such-host.invalid', port: PORT })
   expect(error).toMatchObject({ syscall: 'getaddrinfo', code: expect.stringMatching(/^(ENOTFOUND|EAI_AGAIN)$/) })
   await expectClean()
@@ -139,7 +138,14 @@ it('a dial that is aborted while it waits: AbortError with the reason', async ()
   const result = await peer.agent.run(async (ctx, host) => {
     const controller = new AbortController()
     const reason = new Error('changed my mind')
-    const dialling = ctx.faketcp.dial({ host, port: 9191, signal: controller.signal, table: (ctx.state.table ??= ctx.faketcp.createFlowTable()) })
+    const table = ctx.faketcp.createFlowTable()
+    ctx.state.table = table
+    const dialling = ctx.faketcp.dial({
+      host,
+      port: 9191,
+      signal: controller.signal,
+      table,
+    })
     setImmediate(() => controller.abort(reason))
     const error = await dialling.catch((error) => error)
     return { name: error.name, code: error.code, cause: error.cause === reason }
@@ -149,7 +155,7 @@ it('a dial that is aborted while it waits: AbortError with the reason', async ()
 })
 
 it('an abort after the dial changes nothing', async () => {
-  const server = await Peer.on(hosts.b)
+  await using server = await Peer.on(hosts.b)
   await server.listen({ host: hosts.b.address4, port: PORT, echo: true })
   const echoed = await peer.agent.run(async (ctx, host) => {
     const controller = new AbortController()
@@ -163,7 +169,6 @@ it('an abort after the dial changes nothing', async () => {
   }, hosts.b.address4)
   expect(echoed).toBe('still here')
   await expectClean()
-  await server.agent.close()
 })
 
 it('a listen whose signal is already aborted: AbortError', async () => {
@@ -187,7 +192,7 @@ it('nobody answers within connectTimeoutMs: ETIMEDOUT', async () => {
 })
 
 it('a dial whose first three SYNs are lost: connected by the fourth, after 7 s', async () => {
-  const server = await Peer.on(hosts.b)
+  await using server = await Peer.on(hosts.b)
   await server.listen({ host: hosts.b.address4, port: PORT, echo: true })
   await hosts.b.output(
     'nft',
@@ -208,11 +213,10 @@ it('a dial whose first three SYNs are lost: connected by the fourth, after 7 s',
     await hosts.b.output('nft', ['delete table inet lost'])
   }
   await expectClean()
-  await server.agent.close()
 })
 
 it('a full table: the dial is refused, and the old flows live', async () => {
-  const server = await Peer.on(hosts.b)
+  await using server = await Peer.on(hosts.b)
   await server.listen({ host: hosts.b.address4, port: PORT, echo: true })
   const target = { host: hosts.b.address4, port: PORT, capacity: 2 }
   await peer.dial(target)
@@ -224,11 +228,10 @@ it('a full table: the dial is refused, and the old flows live', async () => {
   }
   await Promise.all([peer.close(0), peer.close(1)])
   await expectClean()
-  await server.agent.close()
 })
 
 it('a full table: the listener refuses with a drop event, the peer is reset, and the old flows live', async () => {
-  const server = await Peer.on(hosts.b)
+  await using server = await Peer.on(hosts.b)
   const free = await held(server)
   await server.listen({ host: hosts.b.address4, port: PORT, echo: true, capacity: 1 })
   await peer.dial({ host: hosts.b.address4, port: PORT })
@@ -244,20 +247,21 @@ it('a full table: the listener refuses with a drop event, the peer is reset, and
 })
 
 it('more than maxConnections: refused with a drop event, counted, and possible again when one has closed', async () => {
-  const server = await Peer.on(hosts.b)
+  await using server = await Peer.on(hosts.b)
   await server.listen({ host: hosts.b.address4, port: PORT, maxConnections: 1 })
   const first = await peer.dial({ host: hosts.b.address4, port: PORT })
   await server.next('connection')
   await peer.dialRefused({ host: hosts.b.address4, port: PORT, localPort: 42002 })
   expect(await server.next('refused')).toMatchObject({ reason: 'maxConnections', remotePort: 42002 })
-  expect(await server.agent.run((ctx) => ctx.state.listener.stats.map(({ accepted, refused }: never) => [accepted, refused]))).toEqual([[1, 1]])
+  expect(await server.agent.run((ctx) => ctx.state.listener.stats.map(({ accepted, refused }: never) => [accepted, refused]))).toEqual([
+    [1, 1],
+  ])
   await peer.close(first.id)
   await server.next('closed')
   const third = await peer.dial({ host: hosts.b.address4, port: PORT })
   expect(await server.next('connection')).toMatchObject({ remotePort: third.localPort })
   await peer.close(third.id)
   await expectClean()
-  await server.agent.close()
 })
 
 it('listeners where one address fails: its error, and the others are closed', async () => {

@@ -180,8 +180,7 @@ it('a message too long: refused by its callback and a drop event, and the stream
 it('an empty message: refused by its callback and a drop event, and the stream lives on', async () => {
   const ids = await connected()
   const code = await client.agent.run(
-    (ctx, id) =>
-      new Promise((resolve) => ctx.state.conns[id].write('', (error: NodeJS.ErrnoException | null) => resolve(error?.code))),
+    (ctx, id) => new Promise((resolve) => ctx.state.conns[id].write('', (error: NodeJS.ErrnoException | null) => resolve(error?.code))),
     ids.client,
   )
   expect(code).toBe('ERR_FAKETCP_MESSAGE_EMPTY')
@@ -234,10 +233,13 @@ it('a slow reader loses what does not fit into receiveQueueBytes, is told, and o
   await server.agent.run((ctx, id) => void ctx.state.conns[id].pause(), ids.server)
 
   const sent = 1000
-  await client.agent.run((ctx, { id, sent }) => {
-    const conn: FakeTcpConn = ctx.state.conns[id]
-    for (let i = 0; i < sent; i++) conn.write(String(i).padEnd(1000))
-  }, { id: ids.client, sent })
+  await client.agent.run(
+    (ctx, { id, sent }) => {
+      const conn: FakeTcpConn = ctx.state.conns[id]
+      for (let i = 0; i < sent; i++) conn.write(String(i).padEnd(1000))
+    },
+    { id: ids.client, sent },
+  )
   await client.write(other.id, 'others are not affected')
   expect(await server.next('message')).toEqual({ id: otherAccepted.id, text: 'others are not affected' })
   await expect.poll(async () => (await server.stats(ids.server)).messagesIn).toBe(sent)
@@ -246,7 +248,8 @@ it('a slow reader loses what does not fit into receiveQueueBytes, is told, and o
   // 100 messages in the queue, two at most in the stream's own buffer.
   expect(sent - droppedIn).toBeGreaterThanOrEqual(100)
   expect(sent - droppedIn).toBeLessThanOrEqual(102)
-  for (let i = 0; i < droppedIn; i++) expect(await server.next('drop')).toMatchObject({ id: ids.server, reason: 'receive-queue', size: 1000 })
+  for (let i = 0; i < droppedIn; i++)
+    expect(await server.next('drop')).toMatchObject({ id: ids.server, reason: 'receive-queue', size: 1000 })
   await server.agent.run((ctx, id) => void ctx.state.conns[id].resume(), ids.server)
   for (let i = 0; i < sent - droppedIn; i++) expect((await server.next('message')).text.trim()).toBe(String(i))
   await client.write(ids.client, 'and on it goes')

@@ -22,26 +22,25 @@ it.each([
   ['IPv4', () => [hosts.b.address4, '10.77.0.3']],
   ['IPv6', () => [hosts.b.address6, 'fd00:77::3']],
 ] as const)('one source port to two of our addresses at once: two flows that do not mix (%s)', async (_, addresses) => {
-  await using server = (await Peer.on(hosts.b)).agent
-  await using client = (await Peer.on(hosts.a)).agent
-  const [s, c] = [new Peer(server), new Peer(client)]
-  await s.listen({ host: '::', port: PORT })
+  await using server = await Peer.on(hosts.b)
+  await using client = await Peer.on(hosts.a)
+  await server.listen({ host: '::', port: PORT })
   const [one, other] = addresses()
   const localPort = clientPort++
   const dialled = await Promise.all([
-    c.dial({ host: one, port: PORT, localPort }),
-    c.dial({ host: other, port: PORT, localPort }),
+    client.dial({ host: one, port: PORT, localPort }),
+    client.dial({ host: other, port: PORT, localPort }),
   ])
-  const accepted = [await s.next('connection'), await s.next('connection')]
+  const accepted = [await server.next('connection'), await server.next('connection')]
 
   expect(accepted.map(({ remotePort }) => remotePort)).toEqual([localPort, localPort])
   expect(new Set(accepted.map(({ localAddress }) => localAddress))).toEqual(new Set([one, other]))
-  for (const { id, localAddress } of accepted) await s.write(id, `you reached ${localAddress}`)
-  for (const { id, remoteAddress } of dialled) await c.write(id, `I dialled ${remoteAddress}`)
+  for (const { id, localAddress } of accepted) await server.write(id, `you reached ${localAddress}`)
+  for (const { id, remoteAddress } of dialled) await client.write(id, `I dialled ${remoteAddress}`)
   for (let i = 0; i < 2; i++) {
-    const toServer = await s.next('message')
+    const toServer = await server.next('message')
     expect(toServer.text).toBe(`I dialled ${accepted.find(({ id }) => id === toServer.id)?.localAddress}`)
-    const toClient = await c.next('message')
+    const toClient = await client.next('message')
     expect(toClient.text).toBe(`you reached ${dialled.find(({ id }) => id === toClient.id)?.remoteAddress}`)
   }
 })
@@ -56,67 +55,61 @@ it.each([
   { listening: '0.0.0.0', families: 1 },
   { listening: '::', families: 2 },
 ])('$listening: every address of the host by one capture socket for each family, and each flow knows its own', async (expected) => {
-  await using server = (await Peer.on(hosts.b)).agent
-  await using client = (await Peer.on(hosts.a)).agent
-  const [s, c] = [new Peer(server), new Peer(client)]
-  await s.listen({ host: expected.listening, port: PORT, echo: true })
+  await using server = await Peer.on(hosts.b)
+  await using client = await Peer.on(hosts.a)
+  await server.listen({ host: expected.listening, port: PORT, echo: true })
   const four = [hosts.b.address4, '10.77.0.3']
   const targets = expected.families === 1 ? four : [...four, hosts.b.address6, 'fd00:77::3']
-  const dialled = await Promise.all(targets.map((host) => c.dial({ host, port: PORT })))
+  const dialled = await Promise.all(targets.map((host) => client.dial({ host, port: PORT })))
   const reached = []
-  for (const _ of targets) reached.push(await s.next('connection'))
+  for (const _ of targets) reached.push(await server.next('connection'))
 
   expect(reached.map(({ localAddress }) => localAddress).sort()).toEqual([...targets].sort())
   expect(reached.map(({ family, localAddress }) => family === (localAddress.includes(':') ? 'IPv6' : 'IPv4'))).not.toContain(false)
   expect(await captureSockets(hosts.b, server.pid)).toHaveLength(expected.families)
-  for (const { id, remoteAddress } of dialled) await c.write(id, remoteAddress)
+  for (const { id, remoteAddress } of dialled) await client.write(id, remoteAddress)
   for (const _ of targets) {
-    const { id, text } = await c.next('message')
+    const { id, text } = await client.next('message')
     expect(text).toBe(dialled.find((conn) => conn.id === id)?.remoteAddress)
   }
 })
 
 it('::, ipv6Only: no IPv4', async () => {
-  await using server = (await Peer.on(hosts.b)).agent
-  await using client = (await Peer.on(hosts.a)).agent
-  const [s, c] = [new Peer(server), new Peer(client)]
-  await s.listen({ host: '::', port: PORT, ipv6Only: true })
-  expect(await c.dialError({ host: hosts.b.address4, port: PORT })).toMatchObject({ code: 'ECONNREFUSED' })
-  await c.dial({ host: hosts.b.address6, port: PORT })
-  expect(await s.next('connection')).toMatchObject({ localAddress: hosts.b.address6 })
+  await using server = await Peer.on(hosts.b)
+  await using client = await Peer.on(hosts.a)
+  await server.listen({ host: '::', port: PORT, ipv6Only: true })
+  expect(await client.dialError({ host: hosts.b.address4, port: PORT })).toMatchObject({ code: 'ECONNREFUSED' })
+  await client.dial({ host: hosts.b.address6, port: PORT })
+  expect(await server.next('connection')).toMatchObject({ localAddress: hosts.b.address6 })
   expect(await captureSockets(hosts.b, server.pid)).toHaveLength(1)
 })
 
 it('a killed client that starts again on the same port: a new flow within one SYN repeat', async () => {
-  await using server = (await Peer.on(hosts.b)).agent
-  const s = new Peer(server)
-  await s.listen({ host: hosts.b.address4, port: PORT, echo: true })
+  await using server = await Peer.on(hosts.b)
+  await server.listen({ host: hosts.b.address4, port: PORT, echo: true })
   const localPort = clientPort++
-  const first = await Peer.on(hosts.a)
+  await using first = await Peer.on(hosts.a)
   await first.dial({ host: hosts.b.address4, port: PORT, localPort })
   await first.write(0, 'from the first life')
   expect((await first.next('message')).text).toBe('from the first life')
-  await using second = (await Peer.on(hosts.a)).agent
-  const again = new Peer(second)
+  await using second = await Peer.on(hosts.a)
 
   await first.agent.kill('SIGKILL')
-  await reachable(again, localPort)
-  expect(await s.next('closed')).toEqual({ id: 0, code: 'ECONNRESET' })
-  await again.write(0, 'from the second life')
-  expect(await again.next('message')).toEqual({ id: 0, text: 'from the second life' })
+  await reachable(second, localPort)
+  expect(await server.next('closed')).toEqual({ id: 0, code: 'ECONNRESET' })
+  await second.write(0, 'from the second life')
+  expect(await second.next('message')).toEqual({ id: 0, text: 'from the second life' })
 })
 
 it('a client whose death went unnoticed and that starts again on the same port: a new flow, and the old one is reset', async () => {
-  await using server = (await Peer.on(hosts.b)).agent
-  const s = new Peer(server)
-  await s.listen({ host: hosts.b.address4, port: PORT, echo: true })
+  await using server = await Peer.on(hosts.b)
+  await server.listen({ host: hosts.b.address4, port: PORT, echo: true })
   const localPort = clientPort++
-  const first = await Peer.on(hosts.a)
+  await using first = await Peer.on(hosts.a)
   await first.dial({ host: hosts.b.address4, port: PORT, localPort })
   await first.write(0, 'from the first life')
   expect((await first.next('message')).text).toBe('from the first life')
-  await using second = (await Peer.on(hosts.a)).agent
-  const again = new Peer(second)
+  await using second = await Peer.on(hosts.a)
   await using recording = await capture(hosts.b, { filter: `tcp port ${PORT}` })
 
   await hosts.a.output(
@@ -133,12 +126,12 @@ it('a client whose death went unnoticed and that starts again on the same port: 
     await first.agent.kill('SIGKILL')
     // The dead process's carrier holds the port until the kernel gives it up.
     await expect.poll(() => hosts.a.output('ss', ['-H', '-n', '-a', '-t']), { timeout: 8000 }).toBe('')
-    await reachable(again, localPort)
-    expect(await s.next('closed')).toEqual({ id: 0, code: 'ECONNRESET' })
-    expect(await s.next('connection')).toMatchObject({ id: 0 })
-    expect(await s.next('connection')).toMatchObject({ id: 1, remotePort: localPort })
-    await again.write(0, 'from the second life')
-    expect(await again.next('message')).toEqual({ id: 0, text: 'from the second life' })
+    await reachable(second, localPort)
+    expect(await server.next('closed')).toEqual({ id: 0, code: 'ECONNRESET' })
+    expect(await server.next('connection')).toMatchObject({ id: 0 })
+    expect(await server.next('connection')).toMatchObject({ id: 1, remotePort: localPort })
+    await second.write(0, 'from the second life')
+    expect(await second.next('message')).toEqual({ id: 0, text: 'from the second life' })
   } finally {
     await hosts.a.output('nft', ['delete table inet lost'])
   }

@@ -75,78 +75,82 @@ it.each([
   [6, 'packet'],
   [4, 'raw'],
   [6, 'raw'],
-] as const)('shows one healthy TCP connection over IPv%s, captured by %s', async (family, mode) => {
-  await using recorded = await recordedEcho(family, mode)
-  const { counts, segments, kernel } = recorded
-  expect(counts.droppedByKernel).toBe(0)
-  expect(segments.length).toBeGreaterThan(2 * MESSAGES)
+] as const)(
+  'shows one healthy TCP connection over IPv%s, captured by %s',
+  async (family, mode) => {
+    await using recorded = await recordedEcho(family, mode)
+    const { counts, segments, kernel } = recorded
+    expect(counts.droppedByKernel).toBe(0)
+    expect(segments.length).toBeGreaterThan(2 * MESSAGES)
 
-  // No bad checksum, no malformed option, no reset.
-  expect(segments.filter(({ tcpChecksum }) => tcpChecksum !== 'good')).toEqual([])
-  expect(segments.filter(({ ipChecksum }) => ipChecksum !== (family === 4 ? 'good' : 'absent'))).toEqual([])
-  expect(segments.filter(({ malformed }) => malformed)).toEqual([])
-  expect(segments.filter(({ flags }) => flags.includes('R'))).toEqual([])
+    // No bad checksum, no malformed option, no reset.
+    expect(segments.filter(({ tcpChecksum }) => tcpChecksum !== 'good')).toEqual([])
+    expect(segments.filter(({ ipChecksum }) => ipChecksum !== (family === 4 ? 'good' : 'absent'))).toEqual([])
+    expect(segments.filter(({ malformed }) => malformed)).toEqual([])
+    expect(segments.filter(({ flags }) => flags.includes('R'))).toEqual([])
 
-  // The handshake is the kernel's: SYN, SYN-ACK, ACK, once each.
-  const [syn, synAck, third] = segments
-  expect(segments.filter(({ flags }) => flags.includes('S')).map(({ flags }) => flags)).toEqual(['S', 'SA'])
-  expect([syn.flags, synAck.flags, third.flags]).toEqual(['S', 'SA', 'A'])
-  expect(third).toMatchObject({ len: 0, seq: (syn.seq + 1) >>> 0, ack: (synAck.seq + 1) >>> 0 })
+    // The handshake is the kernel's: SYN, SYN-ACK, ACK, once each.
+    const [syn, synAck, third] = segments
+    expect(segments.filter(({ flags }) => flags.includes('S')).map(({ flags }) => flags)).toEqual(['S', 'SA'])
+    expect([syn.flags, synAck.flags, third.flags]).toEqual(['S', 'SA', 'A'])
+    expect(third).toMatchObject({ len: 0, seq: (syn.seq + 1) >>> 0, ack: (synAck.seq + 1) >>> 0 })
 
-  // And nothing else is: by the kernels' own count, and by the window that only our segments carry.
-  expect(kernel.client).toEqual({ segments: 2, resets: 0, retransmitted: 0 })
-  expect(kernel.server).toEqual({ segments: 1, resets: 0, retransmitted: 0 })
-  const ours = segments.slice(3)
-  for (const side of [ours.filter(fromClient), ours.filter((segment) => !fromClient(segment))]) {
-    expect(new Set(side.map(({ window }) => window)).size).toBe(1)
-    expect(side[0].window).not.toBe(third.window)
-  }
+    // And nothing else is: by the kernels' own count, and by the window that only our segments carry.
+    expect(kernel.client).toEqual({ segments: 2, resets: 0, retransmitted: 0 })
+    expect(kernel.server).toEqual({ segments: 1, resets: 0, retransmitted: 0 })
+    const ours = segments.slice(3)
+    for (const side of [ours.filter(fromClient), ours.filter((segment) => !fromClient(segment))]) {
+      expect(new Set(side.map(({ window }) => window)).size).toBe(1)
+      expect(side[0].window).not.toBe(third.window)
+    }
 
-  // The close: FIN, ACK, FIN, ACK.
-  expect(segments.slice(-4).map((segment) => [fromClient(segment), segment.flags])).toEqual([
-    [true, 'FA'],
-    [false, 'A'],
-    [false, 'FA'],
-    [true, 'A'],
-  ])
-  expect(segments.filter(({ flags }) => flags.includes('F'))).toHaveLength(2)
+    // The close: FIN, ACK, FIN, ACK.
+    expect(segments.slice(-4).map((segment) => [fromClient(segment), segment.flags])).toEqual([
+      [true, 'FA'],
+      [false, 'A'],
+      [false, 'FA'],
+      [true, 'A'],
+    ])
+    expect(segments.filter(({ flags }) => flags.includes('F'))).toHaveLength(2)
 
-  for (const client of [true, false]) {
-    const own = segments.filter((segment) => fromClient(segment) === client)
-    // Timestamps run forward.
-    expect(own.filter((segment, i) => i > 0 && ahead(segment.tsval!, own[i - 1].tsval!) < 0)).toEqual([])
-    // Each segment starts where all before it ended. Only the dialler's hello, and the third ACK with it, come again until they are answered.
-    let next = own[0].seq
-    const first = (own[0].seq + 1) >>> 0
-    const gaps = own.filter((segment) => {
-      const end = (segment.seq + segment.len + (/[SF]/.test(segment.flags) ? 1 : 0)) >>> 0
-      const continues = segment.seq === next || (client && segment.seq === first && isHelloOrEmpty(segment))
-      if (ahead(end, next) > 0) next = end
-      return !continues
+    for (const client of [true, false]) {
+      const own = segments.filter((segment) => fromClient(segment) === client)
+      // Timestamps run forward.
+      expect(own.filter((segment, i) => i > 0 && ahead(segment.tsval!, own[i - 1].tsval!) < 0)).toEqual([])
+      // Each segment starts where all before it ended. Only the dialler's hello, and the third ACK with it, come again until they are answered.
+      let next = own[0].seq
+      const first = (own[0].seq + 1) >>> 0
+      const gaps = own.filter((segment) => {
+        const end = (segment.seq + segment.len + (/[SF]/.test(segment.flags) ? 1 : 0)) >>> 0
+        const continues = segment.seq === next || (client && segment.seq === first && isHelloOrEmpty(segment))
+        if (ahead(end, next) > 0) next = end
+        return !continues
+      })
+      expect(gaps.map(({ frame, flags, seq, len }) => ({ frame, flags, len, behindSyn: ahead(seq, own[0].seq) }))).toEqual([])
+      const acking = own.filter(({ flags }) => flags.includes('A'))
+      expect(acking.filter((segment, i) => i > 0 && ahead(segment.ack, acking[i - 1].ack) < 0)).toEqual([])
+    }
+
+    // Every segment echoes a timestamp that the other side has sent, and never an older one than before.
+    const sentBy = { client: new Set<number>(), server: new Set<number>() }
+    const echoed = { client: undefined as number | undefined, server: undefined as number | undefined }
+    const wrongEchoes = segments.slice(1).filter((segment, i) => {
+      const before = segments[i]
+      ;(fromClient(before) ? sentBy.client : sentBy.server).add(before.tsval!)
+      const [own, other] = fromClient(segment) ? (['client', 'server'] as const) : (['server', 'client'] as const)
+      const last = echoed[own]
+      echoed[own] = segment.tsecr
+      return !sentBy[other].has(segment.tsecr!) || (last !== undefined && ahead(segment.tsecr!, last) < 0)
     })
-    expect(gaps.map(({ frame, flags, seq, len }) => ({ frame, flags, len, behindSyn: ahead(seq, own[0].seq) }))).toEqual([])
-    const acking = own.filter(({ flags }) => flags.includes('A'))
-    expect(acking.filter((segment, i) => i > 0 && ahead(segment.ack, acking[i - 1].ack) < 0)).toEqual([])
-  }
+    expect(wrongEchoes).toEqual([])
 
-  // Every segment echoes a timestamp that the other side has sent, and never an older one than before.
-  const sentBy = { client: new Set<number>(), server: new Set<number>() }
-  const echoed = { client: undefined as number | undefined, server: undefined as number | undefined }
-  const wrongEchoes = segments.slice(1).filter((segment, i) => {
-    const before = segments[i]
-    ;(fromClient(before) ? sentBy.client : sentBy.server).add(before.tsval!)
-    const [own, other] = fromClient(segment) ? (['client', 'server'] as const) : (['server', 'client'] as const)
-    const last = echoed[own]
-    echoed[own] = segment.tsecr
-    return !sentBy[other].has(segment.tsecr!) || (last !== undefined && ahead(segment.tsecr!, last) < 0)
-  })
-  expect(wrongEchoes).toEqual([])
-
-  // A hello that is repeated before its answer comes (a slow machine) is rightly called a retransmission.
-  const hello = (segment: Segment) => fromClient(segment) && segment.seq === (syn.seq + 1) >>> 0
-  const found = new Set(segments.filter((segment) => !hello(segment)).flatMap(({ analysis }) => analysis))
-  expect([...found].filter((finding) => !EXPLAINED.has(finding))).toEqual([])
-}, 60_000)
+    // A hello that is repeated before its answer comes (a slow machine) is rightly called a retransmission.
+    const hello = (segment: Segment) => fromClient(segment) && segment.seq === (syn.seq + 1) >>> 0
+    const found = new Set(segments.filter((segment) => !hello(segment)).flatMap(({ analysis }) => analysis))
+    expect([...found].filter((finding) => !EXPLAINED.has(finding))).toEqual([])
+  },
+  60_000,
+)
 
 /** Frames of one size on their way from the client: only complete segments of `size` bytes. */
 const ofSize = (segments: readonly Segment[], size: number, client: boolean) =>
@@ -174,23 +178,26 @@ it.each(['packet', 'raw'] as const)('sets PSH on every message until the hello i
 it.each([
   { mode: 'packet', trains: true },
   { mode: 'raw', trains: false },
-] as const)('then sets it on the last of a train only, where the peer splits trains (captured by $mode: $trains)', async ({ mode, trains }) => {
-  await using hosts = await twoHosts({ offloads: false })
-  const [server, client] = [await Peer.on(hosts.b), await Peer.on(hosts.a)]
-  await server.listen({ host: hosts.b.address4, port: PORT, capture: mode })
-  await using recording = await capture(hosts.b, { filter: `tcp port ${PORT}` })
-  const { id } = await client.dial({ host: hosts.b.address4, port: PORT, capture: mode })
-  await server.next('connection')
-  // The answer precedes every message of the server.
-  await expect.poll(async () => (await client.stats(id)).dialect).toBe('native')
-  await Promise.all([client.write(id, ...train(800)), server.write(0, ...train(900))])
-  for (let i = 0; i < 10; i++) await Promise.all([server.next('message'), client.next('message')])
-  await recording.stop()
-  const segments = await recording.segments()
-  const expected = trains ? [...Array(9).fill('A'), 'PA'] : Array(10).fill('PA')
-  expect(ofSize(segments, 800, true)).toEqual(expected)
-  expect(ofSize(segments, 900, false)).toEqual(expected)
-})
+] as const)(
+  'then sets it on the last of a train only, where the peer splits trains (captured by $mode: $trains)',
+  async ({ mode, trains }) => {
+    await using hosts = await twoHosts({ offloads: false })
+    const [server, client] = [await Peer.on(hosts.b), await Peer.on(hosts.a)]
+    await server.listen({ host: hosts.b.address4, port: PORT, capture: mode })
+    await using recording = await capture(hosts.b, { filter: `tcp port ${PORT}` })
+    const { id } = await client.dial({ host: hosts.b.address4, port: PORT, capture: mode })
+    await server.next('connection')
+    // The answer precedes every message of the server.
+    await expect.poll(async () => (await client.stats(id)).dialect).toBe('native')
+    await Promise.all([client.write(id, ...train(800)), server.write(0, ...train(900))])
+    for (let i = 0; i < 10; i++) await Promise.all([server.next('message'), client.next('message')])
+    await recording.stop()
+    const segments = await recording.segments()
+    const expected = trains ? [...Array(9).fill('A'), 'PA'] : Array(10).fill('PA')
+    expect(ofSize(segments, 800, true)).toEqual(expected)
+    expect(ofSize(segments, 900, false)).toEqual(expected)
+  },
+)
 
 function train(size: number): Uint8Array[] {
   return Array.from({ length: 10 }, (_, i) => Buffer.alloc(size, i))

@@ -40,9 +40,12 @@ it('dials and listens in two workers at once', async () => {
   const results = await peer.agent.run(
     async (ctx, { worker, library, host }) => {
       const { Worker } = await ctx.import<typeof import('node:worker_threads')>('node:worker_threads')
-      const table = (ctx.state.table = ctx.faketcp.createFlowTable({ capacity: 1024 }))
+      const table = ctx.faketcp.createFlowTable({ capacity: 1024 })
+      ctx.state.table = table
       const start = (workerData: object) =>
-        new Worker(new URL(`data:text/javascript,${encodeURIComponent(worker)}`), { workerData: { library, host, table: table.handle, ...workerData } })
+        new Worker(new URL(`data:text/javascript,${encodeURIComponent(worker)}`), {
+          workerData: { library, host, table: table.handle, ...workerData },
+        })
       const said = (worker: InstanceType<typeof Worker>) =>
         new Promise((resolve, reject) => worker.once('message', resolve).once('error', reject))
       const servers = [9191, 9192].map((port) => start({ role: 'listener', port }))
