@@ -24,6 +24,7 @@
             'native/parse.cc',
             'native/poll.cc',
             'native/raw_sender.cc',
+            'native/route.cc',
             'native/wrapped.cc',
           ],
           'defines': ['NAPI_VERSION=8'],

@@ -42,7 +42,8 @@ class Capture final : public Wrapped {
   bool SetFilter(napi_value program);
   bool KernelDrops(double* drops);
   bool GrantedBuffer(int* bytes);
-  Poll& poll() { return poll_; }
+  void Ref() { poll_.Ref(); }
+  void Unref() { poll_.Unref(); }
 
  private:
   struct Slot {
@@ -307,30 +308,17 @@ napi_value ReceiveBufferBytes(napi_env napi, napi_callback_info info) {
   return capture != nullptr && capture->GrantedBuffer(&bytes) ? Integer(napi, bytes) : nullptr;
 }
 
-napi_value Ref(napi_env napi, napi_callback_info info) {
-  const Arguments<0> args(napi, info);
-  if (Capture* capture = Wrapped::Of<Capture>(napi, args.self)) capture->poll().Ref();
-  return nullptr;
-}
-
-napi_value Unref(napi_env napi, napi_callback_info info) {
-  const Arguments<0> args(napi, info);
-  if (Capture* capture = Wrapped::Of<Capture>(napi, args.self)) capture->poll().Unref();
-  return nullptr;
-}
-
-napi_value Close(napi_env napi, napi_callback_info info) {
-  const Arguments<0> args(napi, info);
-  if (Capture* capture = Wrapped::Of<Capture>(napi, args.self)) capture->Close();
-  return nullptr;
-}
-
 }  // namespace
 
 napi_value DefineCapture(napi_env napi) {
   const napi_property_descriptor members[] = {
-      Method("setFilter", SetFilter), Method("drain", Drain), Method("kernelDrops", KernelDrops), Getter("receiveBufferBytes", ReceiveBufferBytes),
-      Method("ref", Ref),             Method("unref", Unref), Method("close", Close),
+      Method("setFilter", SetFilter),
+      Method("drain", Drain),
+      Method("kernelDrops", KernelDrops),
+      Getter("receiveBufferBytes", ReceiveBufferBytes),
+      Method("ref", Plain<Capture, &Capture::Ref>),
+      Method("unref", Plain<Capture, &Capture::Unref>),
+      Method("close", Plain<Capture, &Capture::Close>),
   };
   napi_value constructor = nullptr;
   napi_define_class(napi, "Capture", NAPI_AUTO_LENGTH, Construct, nullptr, sizeof members / sizeof *members, members, &constructor);

@@ -31,9 +31,10 @@ class CarrierListener final : public Wrapped {
   bool Watch(napi_value self);
   void EnvironmentEnds() override { Close(); }
   void Close();
-  bool Resume();
+  void Resume();
   bool LocalPort(int* port);
-  Poll& poll() { return poll_; }
+  void Ref() { poll_.Ref(); }
+  void Unref() { poll_.Unref(); }
 
  private:
   static void OnReadable(void* owner, int status);
@@ -95,10 +96,10 @@ void CarrierListener::Close() {
   Unhold();
 }
 
-bool CarrierListener::Resume() {
-  if (fd_ < 0) return true;
+void CarrierListener::Resume() {
+  if (fd_ < 0) return;
   const int failed = poll_.Start(env(), fd_, UV_READABLE, OnReadable, this);
-  return failed == 0 || ThrowSystem(env().napi(), -failed, "epoll_ctl");
+  if (failed != 0) ThrowSystem(env().napi(), -failed, "epoll_ctl");
 }
 
 void CarrierListener::OnReadable(void* owner, int status) {
@@ -175,30 +176,6 @@ napi_value Construct(napi_env napi, napi_callback_info info) {
   return listener.release()->Watch(args.self) ? args.self : nullptr;
 }
 
-napi_value Resume(napi_env napi, napi_callback_info info) {
-  const Arguments<0> args(napi, info);
-  if (CarrierListener* listener = Wrapped::Of<CarrierListener>(napi, args.self)) listener->Resume();
-  return nullptr;
-}
-
-napi_value Ref(napi_env napi, napi_callback_info info) {
-  const Arguments<0> args(napi, info);
-  if (CarrierListener* listener = Wrapped::Of<CarrierListener>(napi, args.self)) listener->poll().Ref();
-  return nullptr;
-}
-
-napi_value Unref(napi_env napi, napi_callback_info info) {
-  const Arguments<0> args(napi, info);
-  if (CarrierListener* listener = Wrapped::Of<CarrierListener>(napi, args.self)) listener->poll().Unref();
-  return nullptr;
-}
-
-napi_value Close(napi_env napi, napi_callback_info info) {
-  const Arguments<0> args(napi, info);
-  if (CarrierListener* listener = Wrapped::Of<CarrierListener>(napi, args.self)) listener->Close();
-  return nullptr;
-}
-
 napi_value LocalPort(napi_env napi, napi_callback_info info) {
   const Arguments<0> args(napi, info);
   int port = 0;
@@ -210,7 +187,11 @@ napi_value LocalPort(napi_env napi, napi_callback_info info) {
 
 napi_value DefineCarrierListener(napi_env napi) {
   const napi_property_descriptor members[] = {
-      Method("resume", Resume), Method("ref", Ref), Method("unref", Unref), Method("close", Close), Getter("localPort", LocalPort),
+      Method("resume", Plain<CarrierListener, &CarrierListener::Resume>),
+      Method("ref", Plain<CarrierListener, &CarrierListener::Ref>),
+      Method("unref", Plain<CarrierListener, &CarrierListener::Unref>),
+      Method("close", Plain<CarrierListener, &CarrierListener::Close>),
+      Getter("localPort", LocalPort),
   };
   napi_value constructor = nullptr;
   napi_define_class(napi, "CarrierListener", NAPI_AUTO_LENGTH, Construct, nullptr, sizeof members / sizeof *members, members, &constructor);

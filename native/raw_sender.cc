@@ -15,6 +15,7 @@
 #include "js_values.h"
 #include "layout.h"
 #include "poll.h"
+#include "route.h"
 #include "wrapped.h"
 
 namespace faketcp {
@@ -40,17 +41,10 @@ class RawSender final : public Wrapped {
   int error() const { return -error_; }
 
  private:
-  /** What all messages of one train in one sendmmsg share. */
-  struct Route {
-    sockaddr_storage to;
-    alignas(cmsghdr) uint8_t control[CMSG_SPACE(sizeof(in6_pktinfo))];
-  };
-
   bool Validate(const int32_t* descriptors, size_t count, napi_value buffers);
   bool ValidateTrain(const int32_t* descriptor, size_t index, napi_value buffers, uint32_t available);
   void SendTrain(const int32_t* descriptor, const Bytes* buffers);
   void Append(const int32_t* descriptor, const Segment& segment);
-  void WriteRoute(const int32_t* descriptor, Route* route);
   void Flush();
   bool AwaitWritable(napi_value self);
   static void OnWritable(void* owner, int status);
@@ -213,50 +207,12 @@ void RawSender::Append(const int32_t* d, const Segment& segment) {
   if (routed_ != d) {
     routed_ = d;
     route_ = &routes_[i];
-    WriteRoute(d, route_);
+    WriteRoute(v6_, d, route_);
   }
   vectors_[i][0] = {headers_[i], WriteHeaders(v6_, d, segment, headers_[i])};
   vectors_[i][1] = {const_cast<uint8_t*>(segment.payload), segment.length};
-  const socklen_t name_size = v6_ ? sizeof(sockaddr_in6) : sizeof(sockaddr_in);
-  const size_t control_size = v6_ ? CMSG_SPACE(sizeof(in6_pktinfo)) : CMSG_SPACE(sizeof(in_pktinfo));
-  messages_[i].msg_hdr = {&route_->to, name_size, vectors_[i], 2, route_->control, control_size, 0};
+  messages_[i].msg_hdr = {&route_->to, route_->to_size, vectors_[i], 2, route_->control, route_->control_size, 0};
   if (queued_ == kBatch) Flush();
-}
-
-// The source address goes along as a control message, because the kernel routes by that (raw_sendmsg: ipc.addr), not by the header's bytes:
-// without it, policy routing by source would not apply.
-void RawSender::WriteRoute(const int32_t* d, Route* route) {
-  memset(route, 0, sizeof *route);
-  auto* control = reinterpret_cast<cmsghdr*>(route->control);
-  if (!v6_) {
-    auto* to = reinterpret_cast<sockaddr_in*>(&route->to);
-    to->sin_family = AF_INET;
-    to->sin_addr.s_addr = htonl(Word(d, KEY_REMOTE + 3));
-    in_pktinfo info{};
-    info.ipi_spec_dst.s_addr = htonl(Word(d, KEY_LOCAL + 3));
-    control->cmsg_level = IPPROTO_IP;
-    control->cmsg_type = IP_PKTINFO;
-    control->cmsg_len = CMSG_LEN(sizeof info);
-    memcpy(CMSG_DATA(control), &info, sizeof info);
-    return;
-  }
-  auto* to = reinterpret_cast<sockaddr_in6*>(&route->to);
-  to->sin6_family = AF_INET6;
-  in6_pktinfo info{};
-  for (int i = 0; i < 4; i++) {
-    const uint32_t remote = htonl(Word(d, KEY_REMOTE + i));
-    const uint32_t local = htonl(Word(d, KEY_LOCAL + i));
-    memcpy(to->sin6_addr.s6_addr + 4 * i, &remote, 4);
-    memcpy(info.ipi6_addr.s6_addr + 4 * i, &local, 4);
-  }
-  if (IN6_IS_ADDR_LINKLOCAL(&to->sin6_addr) || IN6_IS_ADDR_LINKLOCAL(&info.ipi6_addr)) {
-    to->sin6_scope_id = Word(d, D_IFINDEX);
-    info.ipi6_ifindex = Word(d, D_IFINDEX);
-  }
-  control->cmsg_level = IPPROTO_IPV6;
-  control->cmsg_type = IPV6_PKTINFO;
-  control->cmsg_len = CMSG_LEN(sizeof info);
-  memcpy(CMSG_DATA(control), &info, sizeof info);
 }
 
 /** Sends what is queued; sendmmsg reports an error only when its first message is refused, so a partial one is called again. */
@@ -318,16 +274,14 @@ napi_value Errno(napi_env napi, napi_callback_info info) {
   return sender != nullptr ? Integer(napi, sender->error()) : nullptr;
 }
 
-napi_value Close(napi_env napi, napi_callback_info info) {
-  const Arguments<0> args(napi, info);
-  if (RawSender* sender = Wrapped::Of<RawSender>(napi, args.self)) sender->Close();
-  return nullptr;
-}
-
 }  // namespace
 
 napi_value DefineRawSender(napi_env napi) {
-  const napi_property_descriptor members[] = {Method("send", Send), Getter("errno", Errno), Method("close", Close)};
+  const napi_property_descriptor members[] = {
+      Method("send", Send),
+      Getter("errno", Errno),
+      Method("close", Plain<RawSender, &RawSender::Close>),
+  };
   napi_value constructor = nullptr;
   napi_define_class(napi, "RawSender", NAPI_AUTO_LENGTH, Construct, nullptr, sizeof members / sizeof *members, members, &constructor);
   return constructor;

@@ -52,6 +52,15 @@ class Wrapped {
   Wrapped* next_ = nullptr;
 };
 
+/** A method without arguments and without a result: `Plain<Capture, &Capture::Close>`. */
+template <class T, void (T::*method)()>
+napi_value Plain(napi_env napi, napi_callback_info info) {
+  napi_value self = nullptr;
+  napi_get_cb_info(napi, info, nullptr, nullptr, &self, nullptr);
+  if (T* object = Wrapped::Of<T>(napi, self)) (object->*method)();
+  return nullptr;
+}
+
 /** A handle scope for code that libuv calls. */
 class Scope {
  public:
