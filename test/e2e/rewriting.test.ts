@@ -28,6 +28,22 @@ it.each([4, 6] as const)('REDIRECT on the server: messages flow both ways (IPv%s
   expect(await server.next('closed')).toEqual({ id: 0, code: undefined })
 })
 
+it('REDIRECT on the server: a hello that was sent before the raw capture was open never reaches the application', async () => {
+  await using hosts = await twoHosts()
+  await nat(hosts.b, 4, 'PREROUTING', '-p', 'tcp', '--dport', String(DIALLED), '-j', 'REDIRECT', '--to-ports', String(PORT))
+  const [server, client] = [await Peer.on(hosts.b), await Peer.on(hosts.a)]
+  await server.listen({ host: hosts.b.address4, port: PORT })
+  const { id } = await client.dial({ host: hosts.b.address4, port: DIALLED })
+  await server.next('connection')
+  // Before the hello's first repeat, 200 ms after the dial, unless this machine is very slow.
+  await client.write(id, 'before the hello')
+  expect((await server.next('message')).text).toBe('before the hello')
+  await expect.poll(async () => (await client.stats(id)).dialect, { timeout: 5000 }).toBe('native')
+  await client.write(id, 'after it')
+  expect((await server.next('message')).text).toBe('after it')
+  expect(await server.stats(0)).toMatchObject({ dialect: 'native', messagesIn: 2 })
+})
+
 it('REDIRECT on the server: other flows of the same listener go on by AF_PACKET', async () => {
   await using hosts = await twoHosts()
   const host = hosts.b.address4

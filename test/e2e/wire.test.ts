@@ -152,7 +152,38 @@ it.each([
   60_000,
 )
 
-/** Frames of one size on their way from the client: only complete segments of `size` bytes. */
+it.each([4, 6] as const)('holds back after 64 KB until the first acknowledgement, and uses no number twice (IPv%s)', async (family) => {
+  await using hosts = await twoHosts({ offloads: false })
+  const [server, client] = [await Peer.on(hosts.b), await Peer.on(hosts.a)]
+  const host = family === 4 ? hosts.b.address4 : hosts.b.address6
+  await server.listen({ host, port: PORT })
+  await using recording = await capture(hosts.b, { filter: `tcp port ${PORT}` })
+  const busy = server.agent.run(() => {
+    for (const end = performance.now() + 600; performance.now() < end; );
+  })
+  await client.agent.run(
+    async (ctx, options) => {
+      const conn = await ctx.faketcp.dial(options)
+      for (let i = 0; i < 150; i++) conn.write(Buffer.alloc(1000, 'x'))
+      ctx.state.conns.push(conn)
+    },
+    { host, port: PORT },
+  )
+  await busy
+  for (let i = 0; i < 150; i++) await server.next('message')
+  expect((await client.stats(0)).setBacks).toBe(0)
+  await recording.stop()
+
+  const segments = await recording.segments()
+  const answered = segments.findIndex((segment) => !fromClient(segment) && !segment.flags.includes('S'))
+  const early = segments.slice(0, answered).filter((segment) => fromClient(segment) && segment.len === 1000)
+  expect(early.length).toBeGreaterThan(40)
+  expect(early.length * 1000).toBeLessThanOrEqual(65_536)
+  const data = segments.filter(({ len }) => len === 1000)
+  expect(data.filter((segment, i) => i > 0 && ahead(segment.seq, data[i - 1].seq) !== 1000)).toEqual([])
+})
+
+/** Flags of one side's segments that carry `size` bytes. */
 const ofSize = (segments: readonly Segment[], size: number, client: boolean) =>
   segments.filter((segment) => segment.len === size && fromClient(segment) === client).map(({ flags }) => flags)
 
