@@ -116,9 +116,14 @@ class TimeLimit {
   race<T>(promise: Promise<T>): Promise<T> {
     return new Promise((resolve, reject) => {
       this.onOver = reject
-      promise.then(resolve, reject).finally(() => {
-        this.onOver = undefined
-      })
+      // Given back before the caller goes on, who will set its own.
+      const settle = <V>(go: (value: V) => void) => {
+        return (value: V) => {
+          if (this.onOver === reject) this.onOver = undefined
+          go(value)
+        }
+      }
+      promise.then(settle(resolve), settle(reject))
     })
   }
 

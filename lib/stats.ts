@@ -17,6 +17,8 @@ export interface ConnStats {
   readonly link: 'raw'
   /** How often the window bound set our sequence number back to the peer's acknowledgement. */
   readonly setBacks: number
+  /** Packets that the kernel dropped before they could be captured, of this connection and all others on the same capture sockets; refreshed at most once a second. */
+  readonly kernelDrops: number
   /** Milliseconds since anything was heard of the peer. */
   readonly idleMs: number
 }

@@ -48,6 +48,7 @@ class Carrier final : public Wrapped {
   /** The program to attach when connected. */
   std::vector<uint8_t> mute_;
   Ending exit_ = Ending::kFin;
+  uint32_t user_timeout_ms_ = 0;
   bool v6_ = false;
   int fd_ = -1;
 };
@@ -69,7 +70,7 @@ bool Carrier::Open(napi_value options) {
   }
   mute_.assign(mute.data, mute.data + mute.size);
   if (!GetProgram(napi, options, "filter", &wanted.filter)) return false;
-  wanted.user_timeout_ms = static_cast<uint32_t>(user_timeout);
+  user_timeout_ms_ = static_cast<uint32_t>(user_timeout);
   wanted.reuse_address = port != 0;
   Failure failure;
   fd_ = OpenStream(wanted, &failure);
@@ -101,7 +102,11 @@ bool Carrier::Connect(const Arguments<3>& args) {
   return failed == 0 || ThrowSystem(napi, -failed, "epoll_ctl");
 }
 
-int Carrier::Mute() { return AttachFilter(fd_, {mute_.data(), mute_.size()}); }
+// The user timeout too belongs to the connected socket only: before, it would cut short how long an unanswered SYN is repeated.
+int Carrier::Mute() {
+  const int error = AttachFilter(fd_, {mute_.data(), mute_.size()});
+  return error == 0 ? SetUserTimeout(fd_, user_timeout_ms_) : error;
+}
 
 void Carrier::OnWritable(void* owner, int) {
   Carrier* carrier = static_cast<Carrier*>(owner);

@@ -70,7 +70,7 @@ bool CarrierListener::Open(napi_value self, napi_value options) {
   }
   mute_.assign(mute.data, mute.data + mute.size);
   if (!on_accept_.Set(env(), self, on_accept, "FAKETCP_LISTENER") || !GetProgram(napi, options, "filter", &wanted.filter)) return false;
-  wanted.user_timeout_ms = user_timeout_ms_ = static_cast<uint32_t>(user_timeout);
+  user_timeout_ms_ = static_cast<uint32_t>(user_timeout);
   wanted.reuse_address = true;
   Failure failure;
   fd_ = OpenStream(wanted, &failure);

@@ -22,8 +22,6 @@ const char* Configure(int fd, const StreamSocket& wanted) {
   if (bind(fd, wanted.local.get(), wanted.local.size) != 0) return "bind";
   // Before connect or listen: the kernel must not acknowledge the first message.
   errno = AttachFilter(fd, wanted.filter);
-  if (errno != 0) return "setsockopt";
-  errno = SetUserTimeout(fd, wanted.user_timeout_ms);
   return errno == 0 ? nullptr : "setsockopt";
 }
 

@@ -14,7 +14,6 @@ enum class Ending { kSilent, kFin, kReset };
 struct StreamSocket {
   SocketAddress local;
   Bytes filter;
-  uint32_t user_timeout_ms;
   /** SO_REUSEADDR. */
   bool reuse_address;
   /** IPV6_V6ONLY, for AF_INET6. */

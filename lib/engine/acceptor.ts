@@ -1,7 +1,7 @@
 // Accepts: a listening carrier, the captures of its port, and the engine of the flows that come of them.
 import { familyOf, formatAddress, isMapped } from '../address.ts'
 import { listenCarriers } from '../carrier/carrier.ts'
-import { FakeTcpError, fromNative, systemError } from '../errors.ts'
+import { FakeTcpError, fromNative, rethrowLater, systemError } from '../errors.ts'
 import type { FlowTable } from '../flow/table.ts'
 import type { CaptureFilter, CaptureMode } from '../link/capture.ts'
 import type { Binding, NativeCarrier, NativeCarrierListener } from '../native/binding.ts'
@@ -139,9 +139,13 @@ export class EngineAcceptor implements Acceptor {
       return
     }
     this.stats.accepted++
-    if (orphan?.irs !== undefined && orphan.isn !== undefined) flow.begin(orphan.irs, orphan.isn, orphan.tsval)
+    if (orphan?.irs !== undefined && orphan.isn !== undefined) flow.begin({ ...orphan, irs: orphan.irs, isn: orphan.isn })
     flow.open(seen)
-    sink.onChannel(flow)
+    try {
+      sink.onChannel(flow)
+    } catch (error) {
+      rethrowLater(error)
+    }
     const now = this.#engine.clock.now()
     for (const train of orphan?.trains ?? []) flow.receive(train.descriptor, 0, train.payload, now)
   }

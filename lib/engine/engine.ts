@@ -8,7 +8,7 @@ import { EXISTS, type FlowTable, FULL } from '../flow/table.ts'
 import { type Capture, type CaptureFilter, type CaptureMode, openCapture } from '../link/capture.ts'
 import { openRawSender } from '../link/sender.ts'
 import type { Binding, NativeCarrier } from '../native/binding.ts'
-import { D_ACK, D_FLAGS, D_KEY, D_SEQ, D_WORDS, FIN, KEY_LOCAL, KEY_WORDS, RST } from '../native/layout.ts'
+import { D_ACK, D_FLAGS, D_KEY, D_SEQ, D_WORDS, KEY_LOCAL, KEY_WORDS, RST } from '../native/layout.ts'
 import { type Clock, systemClock } from './clock.ts'
 import { EngineCounters } from './counters.ts'
 import { Flow, type FlowHost, type FlowSettings } from './flow.ts'
@@ -101,6 +101,10 @@ export class Engine implements FlowHost {
   /** True when packets are captured by AF_PACKET for want of an order to the contrary: raw capture may serve where that sees nothing. */
   get mayFallBack(): boolean {
     return this.#mode === 'auto' && this.captures.some((capture) => capture.mode === 'packet')
+  }
+
+  get kernelDrops(): number {
+    return this.captures.reduce((sum, capture) => sum + capture.kernelDrops, 0)
   }
 
   get flowCount(): number {
@@ -245,7 +249,7 @@ export class Engine implements FlowHost {
     if (
       this.orphans === undefined ||
       capture !== this.captures.find((one) => one.family === capture.family) ||
-      (d[at + D_FLAGS] & (RST | FIN)) !== 0
+      (d[at + D_FLAGS] & RST) !== 0
     ) {
       this.counters.orphan++
       return

@@ -8,6 +8,8 @@ import type { Slot } from './slot.ts'
 /** Repeats at 0.2, 0.6, 1.4, 3 s, then the peer is taken for gone. */
 const REPEAT_MS = 200
 const REPEATS = 4
+/** tcpraw never answers a FIN: its rule drops what its kernel sends. */
+const REPEATS_UNHEARD = 1
 /** How long messages that were reordered behind the peer's FIN are still delivered. */
 const GRACE_MS = 20
 /** How long a flow whose stream has closed waits for the peer's FIN. */
@@ -70,10 +72,15 @@ export class Farewell {
     return true
   }
 
-  /** The answer has not come in time. @returns true when the peer is given up */
-  overdue(): boolean {
+  /**
+   * The answer has not come in time.
+   *
+   * @param answers false for a peer that is not known to answer a FIN at all: fewer repeats
+   * @returns true when the peer is given up
+   */
+  overdue(answers: boolean): boolean {
     this.finDue = NEVER
-    if (this.#sent <= REPEATS) {
+    if (this.#sent <= (answers ? REPEATS : REPEATS_UNHEARD)) {
       this.finNow = true
       return false
     }
@@ -84,13 +91,14 @@ export class Farewell {
   /**
    * The peer's FIN, standing at `seq`.
    *
-   * @returns false when it is neither its first FIN at or above everything seen, nor a repeat
+   * @returns false when data has been seen behind it: then it is not the peer's own
    */
   take(seq: number, now: number): boolean {
     const { words: w, base: b } = this.#slot
     const ahead = (seq - w[b + S_RCV_NXT]) | 0
+    // Behind a lost FIN its sender's next acknowledgement stands one higher, so that the repeat finds its own number passed over.
+    if (ahead < -1) return false
     if (this.peerFin) return ahead === -1
-    if (ahead < 0) return false
     w[b + S_RCV_NXT] = (seq + 1) | 0
     this.peerFin = true
     this.graceDue = now + GRACE_MS

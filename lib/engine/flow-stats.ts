@@ -19,10 +19,12 @@ import type { Slot } from './slot.ts'
 export class FlowStats implements ConnStats {
   readonly #at: Slot
   readonly #clock: Clock
+  readonly #kernelDrops: () => number
   readonly capture: CaptureMode
   readonly link = 'raw'
 
-  constructor(at: Slot, clock: Clock, capture: CaptureMode) {
+  constructor(at: Slot, clock: Clock, capture: CaptureMode, kernelDrops: () => number) {
+    this.#kernelDrops = kernelDrops
     this.#at = at
     this.#clock = clock
     this.capture = capture
@@ -48,6 +50,9 @@ export class FlowStats implements ConnStats {
   }
   get setBacks(): number {
     return this.#at.words[this.#at.base + S_SET_BACKS]
+  }
+  get kernelDrops(): number {
+    return this.#kernelDrops()
   }
   get idleMs(): number {
     return Math.max(0, Math.round(this.#clock.now() - this.#float(F_LAST_HEARD_MS)))

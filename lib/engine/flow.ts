@@ -1,7 +1,7 @@
 // One flow: the state machine behind a Channel. It judges what arrives and says what is to leave; sockets, timers and the list of flows belong
 // to the engine (FlowHost), numbering and closing to its parts (Segments, SendQueue, HelloExchange, Farewell).
 import { formatAddress, formatHostPort, isMapped } from '../address.ts'
-import { ECONNRESET, FakeTcpError, systemError } from '../errors.ts'
+import { ECONNRESET, FakeTcpError, rethrowLater, systemError } from '../errors.ts'
 import type { Deadline } from '../flow/deadlines.ts'
 import {
   CLOSING,
@@ -39,6 +39,7 @@ import {
   D_FLAGS,
   D_IFINDEX,
   D_LENGTH,
+  D_MSS,
   D_OFFSET,
   D_SEGMENT,
   D_SEQ,
@@ -47,6 +48,7 @@ import {
   FIN,
   HAS_TIMESTAMPS,
   INFO_OPTIONS,
+  INFO_PATH_MTU,
   INFO_RECEIVE_SCALE,
   INFO_SEND_MSS,
   INFO_SEND_SCALE,
@@ -84,6 +86,8 @@ const TCPRAW_MAX_MESSAGE = 2048 - 60
 /** tcpi_options */
 const TCPI_OPT_TIMESTAMPS = 1
 const TCPI_OPT_WSCALE = 4
+/** NOP NOP TS */
+const TIMESTAMPS_BYTES = 12
 
 const NEVER = Number.POSITIVE_INFINITY
 
@@ -100,6 +104,8 @@ export interface FlowHost {
   readonly table: FlowTable
   readonly clock: Clock
   readonly counters: EngineCounters
+  /** As last sampled, summed over the captures. */
+  readonly kernelDrops: number
   /** The flow has something to send: `fill` is called soon. */
   mark(flow: Flow): void
   /** `onDue` is to be called at this time, if not earlier. */
@@ -113,6 +119,18 @@ export interface FlowHost {
   /** Keeps the process alive, until as many calls of `unhold`. */
   hold(): void
   unhold(): void
+}
+
+/** The handshake's numbers, as captured. */
+export interface Handshake {
+  /** Initial sequence number of the peer. */
+  readonly irs: number
+  /** Ours. */
+  readonly isn: number
+  /** The peer's clock. */
+  readonly tsval: number
+  /** The peer's maximum segment size option; 0 when its SYN had none, undefined when that was not seen. */
+  readonly mss: number | undefined
 }
 
 export interface FlowSettings {
@@ -149,6 +167,7 @@ export class Flow implements Channel, Deadline, TrainOwner {
   #flowing = false
   /** The initial numbers are to be learned from the peer's first segment. */
   #learning = false
+  #peerMss: number | undefined
   #sayHello = false
   #repeatHello = false
   #sink: ChannelSink | undefined
@@ -166,7 +185,7 @@ export class Flow implements Channel, Deadline, TrainOwner {
     this.slot = new Slot(host.table, slot)
     const { words, base, floats, floatBase } = this.slot
     this.family = isMapped(words, base + S_KEY + KEY_REMOTE) ? 'IPv4' : 'IPv6'
-    this.stats = new FlowStats(this.slot, host.clock, settings.capture)
+    this.stats = new FlowStats(this.slot, host.clock, settings.capture, () => host.kernelDrops)
     this.#segments = new Segments(this.slot)
     this.#queue = new SendQueue(this.slot, this.#segments, this)
     this.#hello = new HelloExchange(settings.role, settings.splitsTrains ? SPLITS_TRAINS : 0, settings.hello)
@@ -260,8 +279,9 @@ export class Flow implements Channel, Deadline, TrainOwner {
 
   // Opening
 
-  /** The captured handshake's numbers: the peer's initial one and ours, and the peer's clock. */
-  begin(irs: number, isn: number, tsval: number): void {
+  /** What was captured of the handshake. */
+  begin({ irs, isn, tsval, mss }: Handshake): void {
+    this.#peerMss = mss
     const { words: w, base: b } = this.slot
     w[b + S_IRS] = irs
     w[b + S_TS_RECENT] = tsval
@@ -295,10 +315,16 @@ export class Flow implements Channel, Deadline, TrainOwner {
     w[b + S_RCV_WND] = w[b + S_RCV_WINDOW_FIELD] << w[b + S_RCV_SCALE]
     // A listener's peer scales its window from the third ACK on; a dialler's SYN-ACK was not scaled and has been noted.
     if (w[b + S_SND_WND] === 0) w[b + S_SND_WND] = 65535
-    w[b + S_MAX_MESSAGE] = info[INFO_SEND_MSS]
     w[b + S_TS_OFFSET] = (info[INFO_TIMESTAMP] - Math.floor(now)) | 0
     w[b + S_STATE] = OPEN
     this.#segments.timestamps = (info[INFO_OPTIONS] & TCPI_OPT_TIMESTAMPS) !== 0 ? HAS_TIMESTAMPS : 0
+    w[b + S_MAX_MESSAGE] = info[INFO_SEND_MSS]
+    if (this.#peerMss === 0) {
+      // A SYN without the option makes the kernel assume 536 (RFC 9293, 3.7.1), for it has to reassemble a stream; we know that messages of
+      // the path's size arrive whole or not at all.
+      const options = this.#segments.timestamps === 0 ? 0 : TIMESTAMPS_BYTES
+      w[b + S_MAX_MESSAGE] = info[INFO_PATH_MTU] - (this.family === 'IPv4' ? 40 : 60) - options
+    }
     this.#state = { is: 'open' }
     this.#learning = !numbers
     this.#flowing = numbers
@@ -377,6 +403,8 @@ export class Flow implements Channel, Deadline, TrainOwner {
     if (this.#settings.role === 'listener') this.#sayHello = true
     if (hello === 'met') {
       this.slot.words[this.slot.base + S_DIALECT] = DIALECT_NATIVE
+      // Where the numbers were learned from what came first, this is their true beginning.
+      if (this.#settings.role === 'listener') this.slot.words[this.slot.base + S_IRS] = (seq - 1) | 0
       this.#queue.trains = (this.#hello.peerCapabilities & SPLITS_TRAINS) !== 0
       this.#repeatHello = false
     }
@@ -443,7 +471,7 @@ export class Flow implements Channel, Deadline, TrainOwner {
   #receiveOpening(state: { seen: boolean }, d: Int32Array, at: number, memory: Uint8Array): void {
     const flags = d[at + D_FLAGS]
     if ((flags & (SYN | ACK | RST)) === (SYN | ACK)) {
-      this.begin(d[at + D_SEQ], (d[at + D_ACK] - 1) | 0, d[at + D_TSVAL])
+      this.begin({ irs: d[at + D_SEQ], isn: (d[at + D_ACK] - 1) | 0, tsval: d[at + D_TSVAL], mss: d[at + D_MSS] })
       this.slot.words[this.slot.base + S_SND_WND] = d[at + D_WINDOW]
       this.#segments.ifindex = d[at + D_IFINDEX]
       state.seen = true
@@ -461,9 +489,10 @@ export class Flow implements Channel, Deadline, TrainOwner {
     if (this.#learning) {
       if (kind !== ACK) return
       this.#segments.ifindex = d[at + D_IFINDEX]
-      this.begin((d[at + D_SEQ] - 1) | 0, (d[at + D_ACK] - 1) | 0, d[at + D_TSVAL])
+      this.begin({ irs: (d[at + D_SEQ] - 1) | 0, isn: (d[at + D_ACK] - 1) | 0, tsval: d[at + D_TSVAL], mss: undefined })
       this.#learning = false
       this.#flowing = true
+      this.#hello.lookAnywhere()
       this.#host.mark(this)
       this.receive(d, at, memory, now)
     } else if (kind === (SYN | ACK) && d[at + D_SEQ] === w[b + S_IRS]) {
@@ -622,7 +651,8 @@ export class Flow implements Channel, Deadline, TrainOwner {
       if (farewell.answered) this.#wait(false, now)
     }
     if (now >= farewell.finDue) {
-      if (farewell.overdue()) this.#wait(false, now)
+      const answers = this.slot.words[this.slot.base + S_DIALECT] !== DIALECT_TCPRAW
+      if (farewell.overdue(answers)) this.#wait(false, now)
       else this.#host.mark(this)
     }
     if (now >= farewell.lingerDue) this.#wait(false, now)
@@ -714,11 +744,4 @@ export class Flow implements Channel, Deadline, TrainOwner {
     this.#tellClosed(error)
     this.#free(opening ? 'fin' : 'silent')
   }
-}
-
-/** An exception of the application's handler must not cost the other messages of the batch: it surfaces a tick later as uncaught. */
-function rethrowLater(error: unknown): void {
-  process.nextTick(() => {
-    throw error
-  })
 }

@@ -5,6 +5,8 @@ import { decodeHello, encodeHello, HELLO_MAX, HELLO_MIN, type Hello, nonceOf, ty
 const FIRST_REPEAT_MS = 200
 /** Repeats at 0.2, 0.6, 1.4, 3, 6.2 s: by then every repeat of a lost third ACK has been answered too. */
 const MAX_REPEATS = 5
+/** More than a peer sends before its hello's first repeat is due, unless it sends in bulk: then it is spoken to without one. */
+const MAX_CANDIDATES = 1024
 
 /**
  * - `asking`: a dialler without an answer yet. - `waiting`: a listener that has not seen the peer's first message.
@@ -22,6 +24,8 @@ export class HelloExchange {
   #theirs: Uint8Array | undefined
   #peer: Hello | undefined
   #repeats = 0
+  /** A listener that missed the handshake does not know where the peer's first message stands: messages still to be looked at. */
+  #candidates = 0
   /** When the question is to be asked again; Infinity when it is not. */
   dueMs = Number.POSITIVE_INFINITY
 
@@ -45,6 +49,11 @@ export class HelloExchange {
   /** Capability bits that the peer told; 0 until it has. */
   get peerCapabilities(): number {
     return this.#peer?.capabilities ?? 0
+  }
+
+  /** The peer's first message is not known by its place: the hello may be any of the first ones. */
+  lookAnywhere(): void {
+    this.#candidates = MAX_CANDIDATES
   }
 
   /** Notes that the question has just been asked. */
@@ -74,6 +83,12 @@ export class HelloExchange {
    * @returns 'met' for the hello, 'repeat' for one already known (a listener answers it again), undefined for a message of the application
    */
   take(first: boolean, memory: Uint8Array, offset: number, length: number): 'met' | 'repeat' | undefined {
+    if (this.#candidates > 0 && this.#state === 'waiting') {
+      this.#candidates--
+      const met = length >= HELLO_MIN && length <= HELLO_MAX ? this.#meet('dialler', memory.slice(offset, offset + length)) : undefined
+      if (met === undefined && this.#candidates === 0) this.#state = 'none'
+      return met
+    }
     if (length > HELLO_MAX || length < HELLO_MIN) {
       if (first && this.#state === 'waiting') this.#state = 'none'
       return undefined
@@ -95,7 +110,7 @@ export class HelloExchange {
     const nonce = from === 'listener' && this.#ours !== undefined ? nonceOf(this.#ours) : undefined
     const hello = decodeHello(from, payload, nonce)
     if (hello === undefined) {
-      if (this.#state === 'waiting') this.#state = 'none'
+      if (this.#state === 'waiting' && this.#candidates === 0) this.#state = 'none'
       return undefined
     }
     if (this.#role === 'listener')

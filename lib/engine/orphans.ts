@@ -1,6 +1,6 @@
 // Captured packets whose handshake has not completed: a small bounded side table, so that data which overtakes accept() is not lost and
 // a flood of strangers costs next to nothing. It knows no flow, no socket.
-import { ACK, D_ACK, D_FLAGS, D_KEY, D_LENGTH, D_OFFSET, D_SEQ, D_TSVAL, D_WORDS, KEY_WORDS, SYN } from '../native/layout.ts'
+import { ACK, D_ACK, D_FLAGS, D_KEY, D_LENGTH, D_MSS, D_OFFSET, D_SEQ, D_TSVAL, D_WORDS, KEY_WORDS, SYN } from '../native/layout.ts'
 
 /** A captured train with a payload of its own, so that it can be replayed once its flow exists. */
 export interface KeptTrain {
@@ -16,6 +16,8 @@ export interface Orphan {
   irs: number | undefined
   /** Ours, once an ACK of the peer was captured that agrees with `irs`. */
   isn: number | undefined
+  /** The peer's maximum segment size option; 0 when its SYN had none, undefined when that was not seen. */
+  readonly mss: number | undefined
   /** The peer's clock (TSval) when it was first heard. */
   readonly tsval: number
   /** The newest acknowledgement of a data segment: what a reset for it would carry. */
@@ -62,7 +64,7 @@ export class Orphans {
     return Math.min(a, b) + ORPHAN_MS
   }
 
-  /** Notes a captured segment that belongs to no flow. RST and FIN are the caller's to ignore. */
+  /** Notes a captured segment that belongs to no flow. A RST is the caller's to ignore. */
   note(d: Int32Array, at: number, memory: Uint8Array, nowMs: number): void {
     const name = nameOf(d, at + D_KEY)
     const flags = d[at + D_FLAGS]
@@ -150,6 +152,7 @@ function makeOrphan(d: Int32Array, at: number, sinceMs: number, irs: number | un
     key: d.slice(at + D_KEY, at + D_KEY + KEY_WORDS),
     sinceMs,
     irs,
+    mss: irs === undefined ? undefined : d[at + D_MSS],
     isn: undefined,
     tsval: d[at + D_TSVAL],
     ack: 0,

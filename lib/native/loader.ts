@@ -18,6 +18,7 @@ export function loadBinding(): Binding {
 }
 
 function load(): Binding {
+  if (process.platform !== 'linux') throw new Error(`faketcp works on Linux only, this is ${process.platform}-${process.arch}`)
   const require = createRequire(import.meta.url)
   const tried: string[] = []
   let cause: unknown
@@ -35,9 +36,7 @@ function load(): Binding {
   }
   const target = `${process.platform}-${process.arch}${isMusl() ? ' (musl)' : ''}`
   const advice =
-    process.platform === 'linux'
-      ? 'Build it with `npx node-gyp rebuild` in the package directory (needs a C++17 compiler), or set FAKETCP_ADDON to a built faketcp.node.'
-      : 'faketcp works on Linux only.'
+    'Build it with `npx node-gyp rebuild` in the package directory (needs a C++17 compiler), or set FAKETCP_ADDON to a built faketcp.node.'
   throw new Error(
     `No native addon for ${target} could be loaded. Tried: ${tried.join('; ') || 'nothing, the package root was not found'}. ${advice}`,
     {

@@ -1,0 +1,92 @@
+// Options: defaults, and that each wrong one is named with what was expected and what came.
+import { describe, expect, it } from 'vitest'
+import { FlowTable } from '../../lib/flow/table.ts'
+import { parseDial, parseListen } from '../../lib/options.ts'
+
+const invalid = (code: string, ...parts: string[]) =>
+  expect.objectContaining({
+    name: 'FakeTcpError',
+    code,
+    message: expect.stringMatching(new RegExp(parts.join('.*'))) as string,
+  }) as unknown as Error
+
+describe('dial', () => {
+  it('takes an address, an object, or an address with options', () => {
+    expect(parseDial('192.0.2.1:9191')).toMatchObject({ host: '192.0.2.1', port: 9191 })
+    expect(parseDial({ host: '::1', port: 9191 })).toMatchObject({ host: '::1', port: 9191 })
+    expect(parseDial('192.0.2.1:9191', { connectTimeoutMs: 5 })).toMatchObject({ port: 9191, connectTimeoutMs: 5 })
+    expect(parseDial({ port: 9191 })).toMatchObject({ host: 'localhost' })
+  })
+
+  it('has the documented defaults', () => {
+    const { conn, capture, idleTimeoutMs, connectTimeoutMs, dialect, localPort } = parseDial(':9191')
+    expect({ capture, idleTimeoutMs, connectTimeoutMs, dialect, localPort }).toEqual({
+      capture: 'auto',
+      idleTimeoutMs: 0,
+      connectTimeoutMs: 10_000,
+      dialect: 'native',
+      localPort: 0,
+    })
+    expect(conn).toEqual({
+      writableHighWaterMark: 262_144,
+      readableHighWaterMark: 64,
+      receiveQueueBytes: 1_048_576,
+      oversize: 'error',
+      allowHalfOpen: false,
+    })
+  })
+
+  it.each([
+    [{ capture: 'bpf' }, 'capture', '"auto", "packet", "raw"', '"bpf"'],
+    [{ dialect: 'tls' }, 'dialect', '"native", "tcpraw"', '"tls"'],
+    [{ family: 5 }, 'family', '0, 4, 6', '5'],
+    [{ idleTimeoutMs: -1 }, 'idleTimeoutMs', 'at least 0', '-1'],
+    [{ connectTimeoutMs: 0 }, 'connectTimeoutMs', 'at least 1', '0'],
+    [{ receiveQueueBytes: 1.5 }, 'receiveQueueBytes', 'integer', '1.5'],
+    [{ writableHighWaterMark: '1' }, 'writableHighWaterMark', 'integer', '"1"'],
+    [{ allowHalfOpen: 'yes' }, 'allowHalfOpen', 'true or false', '"yes"'],
+    [{ oversize: 'merge' }, 'oversize', '"error", "split"', '"merge"'],
+    [{ signal: {} }, 'signal', 'AbortSignal', 'object'],
+    [{ table: {} }, 'table', 'FlowTable', 'object'],
+    [{ host: 7 }, 'host', 'a string', '7'],
+    [{ localAddress: 'eth0' }, 'localAddress', 'IP address', '"eth0"'],
+  ] as Array<[object, ...string[]]>)('refuses %j', (options, ...parts) => {
+    expect(() => parseDial({ host: '192.0.2.1', port: 9191, ...options })).toThrow(invalid('ERR_FAKETCP_INVALID_OPTION', ...parts))
+  })
+
+  it.each([[{}], [{ port: 65536 }], [{ port: '80' }], [{ port: 9191, localPort: -1 }]])('refuses the ports of %j', (options) => {
+    expect(() => parseDial(options as object)).toThrow(invalid('ERR_FAKETCP_INVALID_ADDRESS', 'integer from 0 to 65535'))
+  })
+
+  it('refuses port 0: there is nobody to dial', () => {
+    expect(() => parseDial('192.0.2.1:0')).toThrow(invalid('ERR_FAKETCP_INVALID_OPTION', 'port', '1 to 65535'))
+  })
+
+  it.each([[undefined], [null], [true]])('refuses %j in place of an address', (target) => {
+    expect(() => parseDial(target as unknown as string)).toThrow(invalid('ERR_FAKETCP_INVALID_OPTION', 'address'))
+  })
+})
+
+describe('listen', () => {
+  it('takes a port alone, and means every address', () => {
+    expect(parseListen(9191)).toMatchObject({ host: '', port: 9191, ipv6Only: false })
+  })
+
+  it('has the documented defaults', () => {
+    expect(parseListen(0).listener).toMatchObject({ maxConnections: Number.POSITIVE_INFINITY, backlog: 128 })
+  })
+
+  it.each([
+    [{ maxConnections: -1 }, 'maxConnections'],
+    [{ backlog: 0.5 }, 'backlog'],
+    [{ ipv6Only: 1 }, 'ipv6Only'],
+  ])('refuses %j', (options, name) => {
+    expect(() => parseListen({ port: 0, ...(options as object) })).toThrow(invalid('ERR_FAKETCP_INVALID_OPTION', name))
+  })
+})
+
+it('flows that were given no table share one of the thread', () => {
+  expect(parseDial(':9191').table).toBe(parseListen(0).table)
+  const table = FlowTable.create({ capacity: 2 })
+  expect(parseDial(':9191', { table }).table).toBe(table)
+})
