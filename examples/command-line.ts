@@ -11,8 +11,11 @@ export class UsageError extends Error {}
  */
 export async function run(usage: string, main: (args: string[], signal: AbortSignal) => Promise<void>): Promise<void> {
   const interrupted = new AbortController()
+  let interruptedAt = 0
   const interrupt = (): void => {
-    if (interrupted.signal.aborted) process.exit(130)
+    // One Ctrl-C can arrive twice: from the terminal, and passed on by the parent (npm, tsx).
+    if (interrupted.signal.aborted && performance.now() - interruptedAt > 300) process.exit(130)
+    interruptedAt = performance.now()
     interrupted.abort()
   }
   process.on('SIGINT', interrupt).on('SIGTERM', interrupt)

@@ -1,6 +1,7 @@
 // Examples as a user starts them: by tsx, on a host.
 import type { ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
+import process from 'node:process'
 import { fileURLToPath } from 'node:url'
 import type { Host, Interface, Output } from '../support/hosts.ts'
 
@@ -12,9 +13,14 @@ export function runExample(host: Host, name: string, ...args: string[]): Promise
   return host.exec(TSX, [`${ROOT}/examples/${name}`, ...args])
 }
 
-/** Starts an example that runs until it is stopped, and waits until it says that it listens. */
+/**
+ * Starts an example that runs until it is stopped, and waits until it says that it listens. By Node with tsx's loader: the `tsx` command kills what has
+ * not confirmed a signal within 30 ms, which a busy machine does not always manage.
+ */
 export async function startExample(host: Host, name: string, ...args: string[]): Promise<Running> {
-  const running = new Running(host.spawn(TSX, [`${ROOT}/examples/${name}`, ...args], { stdio: ['ignore', 'pipe', 'pipe'] }))
+  const running = new Running(
+    host.spawn(process.execPath, ['--import', 'tsx', `examples/${name}`, ...args], { cwd: ROOT, stdio: ['ignore', 'pipe', 'pipe'] }),
+  )
   await running.says(/^Listening on /m)
   return running
 }
