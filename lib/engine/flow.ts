@@ -353,9 +353,10 @@ export class Flow implements Channel, Deadline, TrainOwner {
     const { words: w, base: b, floats, floatBase } = this.slot
     if ((flags & FIN) !== 0 && this.#isCarriersFin(d, at)) {
       this.#host.counters.staleFins++
-      const error = this.#reset()
+      // Where both sides have said goodbye, only the answer to ours is missing, and nobody is left to give it.
+      const error = this.#farewell.peerFin && this.#farewell.asked ? undefined : this.#reset()
       this.#wait(false, now)
-      this.#tellClosed(error)
+      if (error !== undefined) this.#tellClosed(error)
       return
     }
     const verdict = judge(w, b, d, at)
@@ -435,8 +436,7 @@ export class Flow implements Channel, Deadline, TrainOwner {
       seq === ((w[b + S_IRS] + 1) | 0) &&
       d[at + D_ACK] === ((w[b + S_ISN] + 1) | 0) &&
       d[at + D_LENGTH] === 0 &&
-      w[b + S_RCV_NXT] !== seq && // else it is in order, whoever made it
-      !this.#farewell.peerFin
+      ((w[b + S_RCV_NXT] - seq) | 0) > 1 // else it is in order, or the repeat of one that was, whoever made it
     )
   }
 

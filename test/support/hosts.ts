@@ -234,6 +234,8 @@ export class Host {
     this.#agents.clear()
     const ends = [...this.#children].map((child) => new Promise((resolve) => child.once('close', resolve)))
     for (const child of this.#children) child.kill('SIGKILL')
+    // What they started holds their output open, and outlives them.
+    killAll(this.netns)
     await Promise.all(ends)
     const failure = closings.find((closing) => closing.status === 'rejected')
     if (failure) throw failure.reason
@@ -267,8 +269,13 @@ function endBySignal(signal: NodeJS.Signals): void {
 
 /** A namespace lives on while a process is in it, so these end first. */
 function removeNamespace(netns: string): void {
-  const env = { ...process.env, PATH }
-  const { stdout } = spawnSync('ip', ['netns', 'pids', netns], { env, encoding: 'utf8' })
+  killAll(netns)
+  spawnSync('ip', ['netns', 'delete', netns], { env: { ...process.env, PATH } })
+}
+
+/** Ends every process in a namespace. */
+function killAll(netns: string): void {
+  const { stdout } = spawnSync('ip', ['netns', 'pids', netns], { env: { ...process.env, PATH }, encoding: 'utf8' })
   for (const pid of (stdout ?? '').split('\n').filter(Boolean)) {
     try {
       process.kill(Number(pid), 'SIGKILL')
@@ -276,7 +283,6 @@ function removeNamespace(netns: string): void {
       // It has ended by itself.
     }
   }
-  spawnSync('ip', ['netns', 'delete', netns], { env })
 }
 
 /** Asks until it is so; the kernel announces these things to nobody who has not subscribed by netlink. */
