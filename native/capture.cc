@@ -109,7 +109,10 @@ bool Capture::Open(napi_value self, napi_value options) {
   slot_bytes_ = static_cast<size_t>(slot_bytes);
   slots_.resize(static_cast<size_t>(slots));
   messages_.resize(static_cast<size_t>(slots));
-  if (!Reference(slab, "slab", &slab_) || !Reference(descriptors, "descriptors", &descriptors_) || !Reference(counters, "counters", &counters_)) return false;
+  if (!Reference(slab, "slab", &slab_) || !Reference(descriptors, "descriptors", &descriptors_) ||
+      !Reference(counters, "counters", &counters_)) {
+    return false;
+  }
   Memory memory;
   if (!Resolve(&memory) || !on_batch_.Set(env(), self, on_batch, "FAKETCP_CAPTURE")) return false;
 

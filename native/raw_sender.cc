@@ -147,7 +147,9 @@ bool RawSender::Validate(const int32_t* descriptors, size_t count, napi_value bu
 bool RawSender::ValidateTrain(const int32_t* d, size_t index, napi_value buffers, uint32_t available) {
   const napi_env napi = env().napi();
   for (const int32_t* address : {d + KEY_REMOTE, d + KEY_LOCAL}) {
-    if (IsMapped(address) == v6_) return ThrowRange(napi, "descriptor %zu has an address of IPv%d, this sender is for IPv%d", index, v6_ ? 4 : 6, v6_ ? 6 : 4);
+    if (IsMapped(address) == v6_) {
+      return ThrowRange(napi, "descriptor %zu has an address of IPv%d, this sender is for IPv%d", index, v6_ ? 4 : 6, v6_ ? 6 : 4);
+    }
   }
   const int64_t first = d[D_OFFSET];
   const int64_t length = d[D_LENGTH];

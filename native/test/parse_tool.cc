@@ -109,8 +109,8 @@ int Fuzz(unsigned seed, int rounds, const std::vector<Packet>& packets) {
     const Verdict verdict = Parse(kind, packet, meta, descriptor);
     verdicts[static_cast<int32_t>(verdict) + 1]++;
     if (verdict == Verdict::kAccepted && !Sound(packet, descriptor)) {
-      printf("round %d: an accepted packet of %zu bytes has its payload at %d, %d bytes, segments of %d\n", i, packet.size(), descriptor[D_OFFSET] - 1000,
-             descriptor[D_LENGTH], descriptor[D_SEGMENT]);
+      printf("round %d: an accepted packet of %zu bytes has its payload at %d, %d bytes, segments of %d\n", i, packet.size(),
+             descriptor[D_OFFSET] - 1000, descriptor[D_LENGTH], descriptor[D_SEGMENT]);
       return 1;
     }
   }
