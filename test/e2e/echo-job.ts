@@ -54,6 +54,7 @@ async function run(ctx: AgentContext, { id, messages, seed, maxSize, underWay = 
   let oldest = 0
   let outstanding = 0
   let choked = false
+  let size: number | undefined
   const result = { intact: 0, foreign: 0, lost: 0, bytes: 0, shortest: longestAllowed, longest: 0 }
 
   const matches = (i: number, message: Buffer) => {
@@ -80,7 +81,8 @@ async function run(ctx: AgentContext, { id, messages, seed, maxSize, underWay = 
     }
     const send = () => {
       while (sent < messages && !choked && sent - oldest < ring) {
-        const size = 1 + (random() % longestAllowed)
+        // Drawn once: to draw again for each try would favour the short ones.
+        size ??= 1 + (random() % longestAllowed)
         if (outstanding + size > underWay) return
         const start = random() % (pool.length - size)
         starts[sent % ring] = start
@@ -88,6 +90,7 @@ async function run(ctx: AgentContext, { id, messages, seed, maxSize, underWay = 
         sent++
         outstanding += size
         choked = !conn.write(pool.subarray(start, start + size))
+        size = undefined
       }
     }
     const onDrain = () => {

@@ -125,9 +125,11 @@ export class Peer implements AsyncDisposable {
 
   stats(id: number): Promise<ConnStats> {
     return this.agent.run((ctx, id) => {
-      const { messagesIn, bytesIn, messagesOut, bytesOut, droppedIn, droppedOut, dialect, capture, link, setBacks, idleMs } =
-        ctx.state.conns[id].stats
-      return { messagesIn, bytesIn, messagesOut, bytesOut, droppedIn, droppedOut, dialect, capture, link, setBacks, idleMs }
+      // Its figures are getters, which do not cross to another process.
+      const stats: ConnStats = ctx.state.conns[id].stats
+      const { messagesIn, bytesIn, messagesOut, bytesOut, droppedIn, droppedOut, dialect, capture, link, setBacks, kernelDrops, idleMs } =
+        stats
+      return { messagesIn, bytesIn, messagesOut, bytesOut, droppedIn, droppedOut, dialect, capture, link, setBacks, kernelDrops, idleMs }
     }, id)
   }
 
