@@ -106,6 +106,28 @@ it('process.exit() right after close(): no reset from any kernel', async () => {
   expect(segments.filter(({ flags }) => flags.includes('R'))).toEqual([])
 })
 
+it('process.exit() right after close(), with a slow reader on the other side: it still gets every message, then the end', async () => {
+  await using scene = await talking()
+  const { server, client, flows } = scene
+  const [{ client: id, server: accepted }] = flows
+  await server.agent.run((ctx, id) => void ctx.state.conns[id].pause(), accepted)
+  await client.write(id, ...Array.from({ length: 100 }, (_, i) => `message ${i}`))
+  await client.agent
+    .run(async (ctx, id) => {
+      await ctx.state.conns[id].close()
+      process.exit(0)
+    }, id)
+    .catch(() => {}) // its answer goes down with it
+  // The other connection, which was not closed, tells that the dead process's carriers have been heard.
+  expect(await server.next('closed')).toMatchObject({ id: 1, code: 'ECONNRESET' })
+  await server.agent.run((ctx, id) => void ctx.state.conns[id].resume(), accepted)
+  const received = []
+  for (let i = 0; i < 100; i++) received.push((await server.next('message')).text)
+  expect(received).toEqual(Array.from({ length: 100 }, (_, i) => `message ${i}`))
+  expect(await server.next('end')).toBe(accepted)
+  expect(await server.next('closed')).toEqual({ id: accepted, code: undefined })
+})
+
 it('a child process that outlives its parent does not keep the flows open', async () => {
   await using scene = await talking()
   const { server, client } = scene
