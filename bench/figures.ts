@@ -76,7 +76,8 @@ export function resultsOf(samples: readonly Sample[]): Result[] {
     const [{ contender, size }] = group
     const over = (pick: (sample: Sample) => number | null) => median(group.map(pick).filter((value) => value !== null))
     const blastPerSecond = over((one) => one.blastPerSecond) ?? 0
-    const losslessPerSecond = over((one) => one.losslessPerSecond)
+    // A round in which no rate was lossless counts as a rate of 0, not as no round.
+    const losslessPerSecond = median(group.map((one) => one.losslessPerSecond ?? 0)) || null
     return {
       contender,
       size,
@@ -103,7 +104,8 @@ export function ratiosOf(samples: readonly Sample[], of: string): Ratio[] {
         const ratios: number[] = []
         for (const one of ours) {
           const other = samples.find((sample) => sample.contender === to && sample.size === size && sample.round === one.round)
-          const [a, b] = [one[metric], other?.[metric] ?? null]
+          const a = one[metric] ?? (metric === 'losslessPerSecond' ? 0 : null)
+          const b = other?.[metric] ?? null
           if (one.size === size && a !== null && b !== null && b > 0) ratios.push(a / b)
         }
         return median(ratios)

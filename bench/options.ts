@@ -27,8 +27,8 @@ export const USAGE = `npm run bench -- [--quick] [--rounds N] [--sizes 64,512,14
   --no-iperf3     leaves iperf3 out although it is installed
   --cpu-prof DIR  CPU profiles of each contender's last round, for Chrome's DevTools`
 
-const FULL = { blastMs: 1000, pingPongMs: 500, trials: 5, trialMs: 400, warmUpMs: 200, iperf3Seconds: 1 }
-const QUICK = { blastMs: 300, pingPongMs: 200, trials: 4, trialMs: 200, warmUpMs: 100, iperf3Seconds: 1 }
+const FULL = { blastMs: 1000, pingPongMs: 500, trials: 5, trialMs: 400, warmUpMs: 500, iperf3Seconds: 1 }
+const QUICK = { blastMs: 300, pingPongMs: 200, trials: 4, trialMs: 200, warmUpMs: 300, iperf3Seconds: 1 }
 
 /**
  * @returns undefined when only help is asked for
