@@ -58,10 +58,6 @@ const HINTS: Readonly<Record<string, string>> = {
   EACCES: 'ports below net.ipv4.ip_unprivileged_port_start need CAP_NET_BIND_SERVICE',
 }
 
-/** Linux since 6.18.x and its stable kernels: "tcp: restrict SO_ATTACH_FILTER to priv users". */
-const FILTER_HINT =
-  'recent kernels want the capability CAP_NET_ADMIN for a socket filter on a TCP socket: run as root, or give the binary or service both (setcap cap_net_raw,cap_net_admin+ep)'
-
 /**
  * @param errno negative errno
  * @param where the address and port the call was about
@@ -69,7 +65,7 @@ const FILTER_HINT =
 export function systemError(errno: number, syscall: string, where: { address?: string; port?: number } = {}, cause?: unknown): SystemError {
   const code = getSystemErrorName(errno)
   const place = where.address === undefined ? '' : ` ${where.address}${where.port === undefined ? '' : `:${where.port}`}`
-  const hint = code === 'EPERM' && syscall === 'setsockopt' ? FILTER_HINT : HINTS[code]
+  const hint = HINTS[code]
   const error = new Error(
     `${syscall} ${code}${place}${hint === undefined ? '' : ` (${hint})`}`,
     cause === undefined ? undefined : { cause },

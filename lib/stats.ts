@@ -15,6 +15,8 @@ export interface ConnStats {
   /** How packets are captured and sent for this connection. */
   readonly capture: 'packet' | 'raw'
   readonly link: 'raw'
+  /** What keeps the kernel's own socket mute: a socket filter, or where the kernel keeps those for CAP_NET_ADMIN, a hop limit nobody meets. */
+  readonly guard: 'filter' | 'hopLimit'
   /** How often the window bound set our sequence number back to the peer's acknowledgement. */
   readonly setBacks: number
   /** Packets that the kernel dropped before they could be captured, of this connection and all others on the same capture sockets; refreshed at most once a second. */

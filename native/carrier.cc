@@ -104,7 +104,7 @@ bool Carrier::Connect(const Arguments<3>& args) {
 
 // The user timeout too belongs to the connected socket only: before, it would cut short how long an unanswered SYN is repeated.
 int Carrier::Mute() {
-  const int error = AttachFilter(fd_, {mute_.data(), mute_.size()});
+  const int error = MuteStream(fd_, {mute_.data(), mute_.size()});
   return error == 0 ? SetUserTimeout(fd_, user_timeout_ms_) : error;
 }
 

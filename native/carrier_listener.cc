@@ -142,7 +142,7 @@ int CarrierListener::AcceptOne(int* error) {
   const int fd = accept4(fd_, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
   if (fd >= 0) {
     // The user timeout is inherited with the handshake, except by a child made from a SYN cookie on some kernels.
-    *error = AttachFilter(fd, {mute_.data(), mute_.size()});
+    *error = MuteStream(fd, {mute_.data(), mute_.size()});
     if (*error == 0) *error = SetUserTimeout(fd, user_timeout_ms_);
     if (*error == 0) return fd;
     EndStream(fd, Ending::kReset);

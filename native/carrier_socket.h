@@ -20,8 +20,15 @@ struct StreamSocket {
   bool v6_only;
 };
 
-/** A non-blocking stream socket, filtered and bound. -1 with `failure` filled. */
+/** A non-blocking stream socket, filtered where the kernel allows it, and bound. -1 with `failure` filled. */
 int OpenStream(const StreamSocket& wanted, Failure* failure);
+
+/**
+ * From here on nothing reaches a connected socket, and it answers nothing: by the program, or where the kernel keeps filters on TCP sockets for
+ * CAP_NET_ADMIN (seen on 6.18) by demanding a hop limit of 255 of what arrives (IP_MINTTL, RFC 5082), which
+ * no sender but a neighbour who wants to can meet. What the kernel took before is discarded. 0 or a positive errno.
+ */
+int MuteStream(int fd, const Bytes& program);
 
 /** Without it the kernel retransmits the carrier's FIN, which nobody will answer, for up to 107 s, and the 4-tuple is taken as long. */
 int SetUserTimeout(int fd, uint32_t milliseconds);

@@ -55,7 +55,10 @@ namespace faketcp {
   X(INFO_PATH_MTU, 6)     \
   X(INFO_TIMESTAMP, 7)    \
   X(INFO_RTT_US, 8)       \
-  X(INFO_WORDS, 9)
+  X(INFO_GUARD, 9)        \
+  X(INFO_WORDS, 10)       \
+  X(GUARD_FILTER, 0)      \
+  X(GUARD_HOP_LIMIT, 1)
 
 #define FAKETCP_CONSTANT(name, value) constexpr int32_t name = value;
 FAKETCP_LAYOUT(FAKETCP_CONSTANT)

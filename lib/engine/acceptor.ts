@@ -98,17 +98,15 @@ export class EngineAcceptor implements Acceptor {
   }
 
   #onAccept(carriers: NativeCarrier[], errno: number): void {
-    if (errno !== 0) {
-      setTimeout(() => this.#listener.resume(), ACCEPT_RETRY_MS).unref()
-      this.#sink?.onError(systemError(errno, 'accept', { address: this.address.address, port: this.address.port }))
-      return
-    }
     // What the third ACK brought was captured before TCP saw it; it may still wait to be read.
     this.#engine.drain()
     for (const carrier of carriers) {
       if (this.#sink === undefined) this.#early.push(carrier)
       else this.#accept(carrier, this.#sink)
     }
+    if (errno === 0) return
+    setTimeout(() => this.#listener.resume(), ACCEPT_RETRY_MS).unref()
+    this.#sink?.onError(systemError(errno, 'accept', { address: this.address.address, port: this.address.port }))
   }
 
   #accept(carrier: NativeCarrier, sink: AcceptorSink): void {

@@ -35,6 +35,7 @@ export class Farewell {
   #sent = 0
   #done: (() => void) | undefined
   #asked = false
+  #alone = false
 
   constructor(slot: Slot, segments: Segments) {
     this.#slot = slot
@@ -63,6 +64,7 @@ export class Farewell {
     this.#segments.write(outbox.words, outbox.control(), ACK | FIN, this.#seq, now)
     this.finNow = false
     this.finDue = now + REPEAT_MS * 2 ** this.#sent++
+    if (this.#alone) this.#settle()
   }
 
   /** The peer has acknowledged something. @returns true if it was our FIN, for the first time */
@@ -103,6 +105,12 @@ export class Farewell {
     this.peerFin = true
     this.graceDue = now + GRACE_MS
     return true
+  }
+
+  /** The peer's process has ended after its FIN: ours is sent once and not waited for. */
+  peerGone(): void {
+    this.#alone = true
+    if (this.#sent > 0 && !this.answered) this.#settle()
   }
 
   /** The stream has closed, our FIN is answered, the peer's has not come (FIN-WAIT-2). */

@@ -22,6 +22,7 @@ export class FlowStats implements ConnStats {
   readonly #kernelDrops: () => number
   readonly capture: CaptureMode
   readonly link = 'raw'
+  guard: 'filter' | 'hopLimit' = 'filter'
 
   constructor(at: Slot, clock: Clock, capture: CaptureMode, kernelDrops: () => number) {
     this.#kernelDrops = kernelDrops

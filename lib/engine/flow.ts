@@ -46,7 +46,9 @@ import {
   D_TSVAL,
   D_WINDOW,
   FIN,
+  GUARD_HOP_LIMIT,
   HAS_TIMESTAMPS,
+  INFO_GUARD,
   INFO_OPTIONS,
   INFO_PATH_MTU,
   INFO_RECEIVE_SCALE,
@@ -61,7 +63,6 @@ import {
   RST,
   SYN,
 } from '../native/layout.ts'
-import type { ConnStats } from '../stats.ts'
 import type { Channel, ChannelSink, Drop, Family } from '../transport.ts'
 import { DIALECT_NATIVE, DIALECT_TCPRAW } from '../wire/dialect.ts'
 import { type Role, SPLITS_TRAINS } from '../wire/hello.ts'
@@ -83,6 +84,8 @@ const RECEIVE_WINDOW = 16 << 20
 const TIME_WAIT_MS = 2000
 /** tcpraw reads into 2 048 bytes, TCP header included. */
 const TCPRAW_MAX_MESSAGE = 2048 - 60
+/** A carrier's first window: it cannot have taken more. */
+const CARRIER_TOOK = 65535
 /** tcpi_options */
 const TCPI_OPT_TIMESTAMPS = 1
 const TCPI_OPT_WSCALE = 4
@@ -148,7 +151,7 @@ export interface FlowSettings {
 export class Flow implements Channel, Deadline, TrainOwner {
   readonly slot: Slot
   readonly family: Family
-  readonly stats: ConnStats
+  readonly stats: FlowStats
   /** Deadline: kept by the engine's heap. */
   dueMs = NEVER
   heapIndex = -1
@@ -308,6 +311,7 @@ export class Flow implements Channel, Deadline, TrainOwner {
     const now = this.#host.clock.now()
     const info = new Int32Array(INFO_WORDS)
     this.#carrier.info(info)
+    if (info[INFO_GUARD] === GUARD_HOP_LIMIT) this.stats.guard = 'hopLimit'
     const scaled = (info[INFO_OPTIONS] & TCPI_OPT_WSCALE) !== 0
     w[b + S_SND_SCALE] = scaled ? info[INFO_SEND_SCALE] : 0
     w[b + S_RCV_SCALE] = scaled ? info[INFO_RECEIVE_SCALE] : 0
@@ -353,10 +357,7 @@ export class Flow implements Channel, Deadline, TrainOwner {
     const { words: w, base: b, floats, floatBase } = this.slot
     if ((flags & FIN) !== 0 && this.#isCarriersFin(d, at)) {
       this.#host.counters.staleFins++
-      // Where both sides have said goodbye, only the answer to ours is missing, and nobody is left to give it.
-      const error = this.#farewell.peerFin && this.#farewell.asked ? undefined : this.#reset()
-      this.#wait(false, now)
-      if (error !== undefined) this.#tellClosed(error)
+      this.#takeCarriersFin(now)
       return
     }
     const verdict = judge(w, b, d, at)
@@ -428,16 +429,31 @@ export class Flow implements Channel, Deadline, TrainOwner {
     if (this.#farewell.acknowledged() && this.#farewell.peerEnded) this.#wait(false, now)
   }
 
-  /** The numbers of the kernel's own FIN: the peer's process is gone and its carrier, which never sent a byte, was closed. */
+  /**
+   * The numbers of the kernel's own FIN: the peer's process is gone and its carrier, which never sent a byte, was closed. It acknowledges nothing
+   * but the handshake, or where no filter could be attached what came before its carrier was mute.
+   */
   #isCarriersFin(d: Int32Array, at: number): boolean {
     const { words: w, base: b } = this.slot
     const seq = d[at + D_SEQ]
     return (
       seq === ((w[b + S_IRS] + 1) | 0) &&
-      d[at + D_ACK] === ((w[b + S_ISN] + 1) | 0) &&
+      (d[at + D_ACK] - w[b + S_ISN] - 1) >>> 0 <= CARRIER_TOOK &&
       d[at + D_LENGTH] === 0 &&
       ((w[b + S_RCV_NXT] - seq) | 0) > 1 // else it is in order, or the repeat of one that was, whoever made it
     )
+  }
+
+  #takeCarriersFin(now: number): void {
+    if (!this.#farewell.peerFin) {
+      const error = this.#reset()
+      this.#wait(false, now)
+      this.#tellClosed(error)
+      return
+    }
+    // It had said goodbye before: what it sent is still read to the end, only an answer to our own FIN will not come.
+    this.#farewell.peerGone()
+    if (this.#farewell.answered && this.#farewell.peerEnded) this.#wait(false, now)
   }
 
   #takeFin(d: Int32Array, at: number, now: number): void {
@@ -556,6 +572,7 @@ export class Flow implements Channel, Deadline, TrainOwner {
     if (!this.#queue.empty) this.#queue.fill(outbox, now, this.#room)
     if (this.#farewell.finNow && this.#queue.empty && this.#room(outbox)) {
       this.#farewell.fill(outbox, now)
+      if (this.#farewell.answered && this.#farewell.peerEnded) this.#wait(false, now)
       this.#reschedule()
     }
     if (this.#segments.ackNow && this.#room(outbox)) {
@@ -652,8 +669,12 @@ export class Flow implements Channel, Deadline, TrainOwner {
     }
     if (now >= farewell.finDue) {
       const answers = this.slot.words[this.slot.base + S_DIALECT] !== DIALECT_TCPRAW
-      if (farewell.overdue(answers)) this.#wait(false, now)
-      else this.#host.mark(this)
+      if (!farewell.overdue(answers)) this.#host.mark(this)
+      else {
+        // Nothing more will come either: the stream ends.
+        if (!farewell.peerEnded) this.#sink?.onEnd()
+        this.#wait(false, now)
+      }
     }
     if (now >= farewell.lingerDue) this.#wait(false, now)
   }

@@ -88,4 +88,9 @@ export const INFO_PATH_MTU = 6
 /** The socket's own TSval clock at the moment of the call (socket option TCP_TIMESTAMP, milliseconds). */
 export const INFO_TIMESTAMP = 7
 export const INFO_RTT_US = 8
-export const INFO_WORDS = 9
+/** What keeps the socket mute: GUARD_FILTER or GUARD_HOP_LIMIT. */
+export const INFO_GUARD = 9
+export const INFO_WORDS = 10
+
+export const GUARD_FILTER = 0
+export const GUARD_HOP_LIMIT = 1

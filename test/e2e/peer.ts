@@ -127,9 +127,36 @@ export class Peer implements AsyncDisposable {
     return this.agent.run((ctx, id) => {
       // Its figures are getters, which do not cross to another process.
       const stats: ConnStats = ctx.state.conns[id].stats
-      const { messagesIn, bytesIn, messagesOut, bytesOut, droppedIn, droppedOut, dialect, capture, link, setBacks, kernelDrops, idleMs } =
-        stats
-      return { messagesIn, bytesIn, messagesOut, bytesOut, droppedIn, droppedOut, dialect, capture, link, setBacks, kernelDrops, idleMs }
+      const {
+        messagesIn,
+        bytesIn,
+        messagesOut,
+        bytesOut,
+        droppedIn,
+        droppedOut,
+        dialect,
+        capture,
+        link,
+        setBacks,
+        kernelDrops,
+        guard,
+        idleMs,
+      } = stats
+      return {
+        messagesIn,
+        bytesIn,
+        messagesOut,
+        bytesOut,
+        droppedIn,
+        droppedOut,
+        dialect,
+        capture,
+        link,
+        setBacks,
+        kernelDrops,
+        guard,
+        idleMs,
+      }
     }, id)
   }
 

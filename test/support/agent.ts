@@ -20,8 +20,8 @@ export interface AgentContext {
 }
 
 export interface AgentOptions {
-  /** `none`: the process keeps its user but holds no capability, as an ordinary user's would. */
-  readonly capabilities?: 'all' | 'none'
+  /** `none`: the process keeps its user but holds no capability, as an ordinary user's would. `net_raw`: that one only. */
+  readonly capabilities?: 'all' | 'none' | 'net_raw'
   /** Further arguments for Node, such as `--expose-gc`. */
   readonly nodeArgs?: readonly string[]
   readonly env?: NodeJS.ProcessEnv
@@ -101,7 +101,8 @@ export class Agent implements AsyncDisposable {
 
   /** Use `host.agent()`, which also ends the agent with its host. */
   static async start(host: { readonly netns: string }, { capabilities = 'all', nodeArgs = [], env = {} }: AgentOptions): Promise<Agent> {
-    const drop = capabilities === 'none' ? ['setpriv', '--inh-caps=-all', '--bounding-set=-all'] : []
+    const keep = capabilities === 'net_raw' ? ',+net_raw' : ''
+    const drop = capabilities === 'all' ? [] : ['setpriv', '--inh-caps=-all', `--bounding-set=-all${keep}`]
     const command = ['netns', 'exec', host.netns, ...drop, process.execPath, '--enable-source-maps', ...nodeArgs, MAIN]
     const path = [process.env.PATH, '/usr/sbin', '/sbin'].join(delimiter)
     return new Promise((resolve, reject) => {
