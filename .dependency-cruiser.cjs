@@ -20,7 +20,7 @@ const LAYERS = {
   // work on the words of a flow's slot, so they know that layout too.
   wire: { path: '^lib/wire/', to: ['slots', 'leaves', 'layout'] },
   flow: { path: '^lib/flow/', to: ['leaves', 'layout'] },
-  slots: { path: '^lib/flow/layout\\.ts$', to: ['layout'] },
+  slots: { path: '^lib/flow/(layout|serial)\\.ts$', to: ['layout'] },
   leaves: { path: '^lib/(errors|stats|diagnostics|address|message-arena)\\.ts$', to: ['native'] },
   native: { path: '^lib/native/', to: ['errors'] },
   errors: { path: '^lib/errors\\.ts$', to: [] },

@@ -50,9 +50,6 @@ export interface FakeTcpConn {
 
 const EMPTY = Buffer.alloc(0)
 
-/** Set inside the class, so that it reaches the private fields without a closure for each write. */
-let uncork: (conn: FakeTcpConn) => void
-
 /** Called once the kernel has taken the message, or with the reason why it was refused. */
 export type WriteCallback = (error: Error | null | undefined) => void
 
@@ -76,6 +73,10 @@ export class FakeTcpConn extends Duplex {
   #wanted = false
   #peerEnded = false
   #autoCorked = false
+  readonly #uncorkOnce = () => {
+    this.#autoCorked = false
+    this.uncork()
+  }
 
   /** @internal Made by dial and listeners. */
   constructor(channel: Channel, arena: MessageArena, options: ConnOptions) {
@@ -193,17 +194,10 @@ export class FakeTcpConn extends Duplex {
     if (!this.#autoCorked) {
       this.#autoCorked = true
       this.cork()
-      process.nextTick(uncork, this)
+      this.#channel.defer(this.#uncorkOnce)
     }
     if (size === 0 || size > this.#channel.maxMessageSize) return this.#refuse(message as NodeJS.ArrayBufferView, size, callback)
     return super.write(message, callback)
-  }
-
-  static {
-    uncork = (conn) => {
-      conn.#autoCorked = false
-      conn.uncork()
-    }
   }
 
   /** A message that does not fit: cut when the user asked for it, else refused without harm to the stream. */

@@ -57,6 +57,8 @@ export interface Channel {
    * called when the kernel has taken (or refused, see `onDrop`) all of them. One call at a time. Nothing is sent on a closed channel, `done` is called.
    */
   send(messages: readonly Uint8Array[], done: () => void): void
+  /** Runs `run` once before what this tick has written leaves: at the end of the tick, or of the batch of arrivals that is being delivered. */
+  defer(run: () => void): void
   /** No more messages from this side. `done` when the peer knows, or when it is clear that it never will. */
   end(done: () => void): void
   /** Adds a message that the stream dropped to the statistics. */

@@ -73,6 +73,9 @@ class Capture final : public Wrapped {
   std::vector<Slot> slots_;
   std::vector<mmsghdr> messages_;
   size_t slot_bytes_ = 0;
+  /** Where the message headers point, and how many of them the last call has written to. */
+  const uint8_t* prepared_ = nullptr;
+  size_t used_ = 0;
   double packet_drops_ = 0;
   CaptureMode mode_ = CaptureMode::kPacket;
   bool v6_ = false;
@@ -207,13 +210,19 @@ int64_t Capture::Read(napi_value self) {
 }
 
 int Capture::Receive(const Memory& memory) {
-  for (size_t i = 0; i < slots_.size(); i++) {
+  if (prepared_ != memory.slab) {
+    prepared_ = memory.slab;
+    used_ = slots_.size();
+  }
+  for (size_t i = 0; i < used_; i++) {
     Slot& slot = slots_[i];
     slot.vector = {memory.slab + i * slot_bytes_, slot_bytes_};
     messages_[i].msg_hdr = {&slot.from, sizeof slot.from, &slot.vector, 1, slot.control, sizeof slot.control, 0};
   }
   memory.counters[COUNT_CALLS]++;
-  return recvmmsg(fd_, messages_.data(), static_cast<unsigned>(messages_.size()), MSG_DONTWAIT, nullptr);
+  const int received = recvmmsg(fd_, messages_.data(), static_cast<unsigned>(messages_.size()), MSG_DONTWAIT, nullptr);
+  used_ = received > 0 ? static_cast<size_t>(received) : 0;
+  return received;
 }
 
 int32_t Capture::Describe(const Memory& memory, int received) {

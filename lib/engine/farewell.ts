@@ -1,5 +1,6 @@
 // How a flow ends in good order: our FIN, repeated until it is answered or clearly never will be, and the peer's FIN with its grace.
 import { S_RCV_NXT, S_SND_MAX, S_SND_NXT, S_SND_UNA } from '../flow/layout.ts'
+import { after, distance } from '../flow/serial.ts'
 import { ACK, FIN } from '../native/layout.ts'
 import type { Outbox } from './outbox.ts'
 import type { Segments } from './segments.ts'
@@ -69,7 +70,7 @@ export class Farewell {
 
   /** The peer has acknowledged something. @returns true if it was our FIN, for the first time */
   acknowledged(): boolean {
-    if (this.#sent === 0 || this.answered || ((this.#slot.words[this.#slot.base + S_SND_UNA] - this.#seq) | 0) <= 0) return false
+    if (this.#sent === 0 || this.answered || !after(this.#slot.words[this.#slot.base + S_SND_UNA], this.#seq)) return false
     this.#settle()
     return true
   }
@@ -97,7 +98,7 @@ export class Farewell {
    */
   take(seq: number, now: number): boolean {
     const { words: w, base: b } = this.#slot
-    const ahead = (seq - w[b + S_RCV_NXT]) | 0
+    const ahead = distance(seq, w[b + S_RCV_NXT])
     // Behind a lost FIN its sender's next acknowledgement stands one higher, so that the repeat finds its own number passed over.
     if (ahead < -1) return false
     if (this.peerFin) return ahead === -1

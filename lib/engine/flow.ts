@@ -30,6 +30,7 @@ import {
   S_TS_RECENT,
   TIME_WAIT,
 } from '../flow/layout.ts'
+import { distance, maxSeq } from '../flow/serial.ts'
 import type { FlowTable } from '../flow/table.ts'
 import type { CaptureMode } from '../link/capture.ts'
 import type { NativeCarrier } from '../native/binding.ts'
@@ -111,6 +112,8 @@ export interface FlowHost {
   readonly kernelDrops: number
   /** The flow has something to send: `fill` is called soon. */
   mark(flow: Flow): void
+  /** Runs at the end of the tick or batch, before what was marked is sent. */
+  defer(run: () => void): void
   /** `onDue` is to be called at this time, if not earlier. */
   schedule(flow: Flow, dueMs: number): void
   /** Sends a segment without payload at once. */
@@ -238,6 +241,10 @@ export class Flow implements Channel, Deadline, TrainOwner {
     }
     this.#queue.put(messages, done)
     this.#host.mark(this)
+  }
+
+  defer(run: () => void): void {
+    this.#host.defer(run)
   }
 
   end(done: () => void): void {
@@ -440,7 +447,7 @@ export class Flow implements Channel, Deadline, TrainOwner {
       seq === ((w[b + S_IRS] + 1) | 0) &&
       (d[at + D_ACK] - w[b + S_ISN] - 1) >>> 0 <= CARRIER_TOOK &&
       d[at + D_LENGTH] === 0 &&
-      ((w[b + S_RCV_NXT] - seq) | 0) > 1 // else it is in order, or the repeat of one that was, whoever made it
+      distance(w[b + S_RCV_NXT], seq) > 1 // else it is in order, or the repeat of one that was, whoever made it
     )
   }
 
@@ -550,7 +557,7 @@ export class Flow implements Channel, Deadline, TrainOwner {
     const { words: w, base: b } = this.slot
     if ((flags & FIN) === 0 || judge(w, b, d, at) !== ACCEPTED) return
     const end = (d[at + D_SEQ] + d[at + D_LENGTH] + 1) | 0
-    if (((end - w[b + S_RCV_NXT]) | 0) > 0) w[b + S_RCV_NXT] = end
+    w[b + S_RCV_NXT] = maxSeq(end, w[b + S_RCV_NXT])
     this.#answer()
   }
 
@@ -597,7 +604,7 @@ export class Flow implements Channel, Deadline, TrainOwner {
     this.#sayHello = false
     this.#repeatHello = false
     if (!repeat) seq = nextSequence(w, b, payload.length)
-    else if (((w[b + S_SND_MAX] - seq) | 0) > w[b + S_SND_WND]) {
+    else if (distance(w[b + S_SND_MAX], seq) > w[b + S_SND_WND]) {
       this.#hello.giveUp()
       this.#speakTcpraw()
       return
@@ -626,7 +633,11 @@ export class Flow implements Channel, Deadline, TrainOwner {
   segmentRefused(errno: number, size: number): void {
     const drop: Drop = { reason: 'send-refused', size, code: systemError(errno, 'sendmmsg').code }
     this.countDrop(drop)
-    this.#sink?.onDrop(drop)
+    try {
+      this.#sink?.onDrop(drop)
+    } catch (error) {
+      rethrowLater(error)
+    }
   }
 
   // Time

@@ -1,6 +1,7 @@
 // The sequence rules of a flow: what is acceptable from the peer, and which numbers our next segment carries. Pure functions over the
 // words of one flow-table slot; docs/wire.md gives the reasons. Only the engine that owns the flow calls those that write.
 import { S_RCV_ACKED, S_RCV_NXT, S_RCV_WND, S_SND_MAX, S_SND_NXT, S_SND_SCALE, S_SND_UNA, S_SND_WND, S_TS_RECENT } from '../flow/layout.ts'
+import { after, distance, maxSeq } from '../flow/serial.ts'
 import { ACK, D_ACK, D_FLAGS, D_LENGTH, D_SEQ, D_TSVAL, D_WINDOW, HAS_TIMESTAMPS } from '../native/layout.ts'
 
 /** An acknowledgement this far behind the newest one is still believed when the window is smaller. */
@@ -18,13 +19,13 @@ export const BAD_ACK = 2
  * new data, not a retransmission.
  */
 export function judge(w: Int32Array, b: number, d: Int32Array, at: number): 0 | 1 | 2 {
-  const ahead = (d[at + D_SEQ] - w[b + S_RCV_NXT]) | 0
+  const ahead = distance(d[at + D_SEQ], w[b + S_RCV_NXT])
   const window = w[b + S_RCV_WND]
   if (ahead > window || ahead < -window) return OUT_OF_WINDOW
   if ((d[at + D_FLAGS] & ACK) === 0) return BAD_ACK
   const ack = d[at + D_ACK]
-  if (((ack - w[b + S_SND_MAX]) | 0) > 0) return BAD_ACK
-  if (((ack - w[b + S_SND_UNA]) | 0) < -Math.max(w[b + S_SND_WND], OLD_ACK)) return BAD_ACK
+  if (after(ack, w[b + S_SND_MAX])) return BAD_ACK
+  if (distance(ack, w[b + S_SND_UNA]) < -Math.max(w[b + S_SND_WND], OLD_ACK)) return BAD_ACK
   return ACCEPTED
 }
 
@@ -35,16 +36,16 @@ export function judge(w: Int32Array, b: number, d: Int32Array, at: number): 0 | 
  */
 export function absorb(w: Int32Array, b: number, d: Int32Array, at: number): boolean {
   const ack = d[at + D_ACK]
-  const advanced = ((ack - w[b + S_SND_UNA]) | 0) > 0
+  const advanced = after(ack, w[b + S_SND_UNA])
   if (advanced) {
     w[b + S_SND_UNA] = ack
     // After a set-back the peer may already hold what we were about to number again.
-    if (((ack - w[b + S_SND_NXT]) | 0) > 0) w[b + S_SND_NXT] = ack
+    w[b + S_SND_NXT] = maxSeq(ack, w[b + S_SND_NXT])
   }
   w[b + S_SND_WND] = d[at + D_WINDOW] << w[b + S_SND_SCALE]
-  if ((d[at + D_FLAGS] & HAS_TIMESTAMPS) !== 0 && ((d[at + D_TSVAL] - w[b + S_TS_RECENT]) | 0) > 0) w[b + S_TS_RECENT] = d[at + D_TSVAL]
+  if ((d[at + D_FLAGS] & HAS_TIMESTAMPS) !== 0 && after(d[at + D_TSVAL], w[b + S_TS_RECENT])) w[b + S_TS_RECENT] = d[at + D_TSVAL]
   const end = (d[at + D_SEQ] + d[at + D_LENGTH]) | 0
-  if (((end - w[b + S_RCV_NXT]) | 0) > 0) w[b + S_RCV_NXT] = end
+  w[b + S_RCV_NXT] = maxSeq(end, w[b + S_RCV_NXT])
   return advanced
 }
 
@@ -55,7 +56,7 @@ export function trainLimit(w: Int32Array, b: number): number {
 
 /** True when the next `length` bytes would leave the peer's acknowledgement plus its window. */
 export function leavesWindow(w: Int32Array, b: number, length: number): boolean {
-  return ((w[b + S_SND_NXT] + length - w[b + S_SND_UNA]) | 0) > w[b + S_SND_WND]
+  return distance(w[b + S_SND_NXT] + length, w[b + S_SND_UNA]) > w[b + S_SND_WND]
 }
 
 /**
@@ -67,7 +68,7 @@ export function nextSequence(w: Int32Array, b: number, length: number): number {
   const seq = leavesWindow(w, b, length) ? w[b + S_SND_UNA] : w[b + S_SND_NXT]
   const end = (seq + length) | 0
   w[b + S_SND_NXT] = end
-  if (((end - w[b + S_SND_MAX]) | 0) > 0) w[b + S_SND_MAX] = end
+  w[b + S_SND_MAX] = maxSeq(end, w[b + S_SND_MAX])
   return seq
 }
 
@@ -80,7 +81,7 @@ export function nextAck(w: Int32Array, b: number): number {
 
 /** RFC 5961, 3.2: a reset counts only with exactly the next sequence number; elsewhere in the window it deserves a challenge ACK. */
 export function judgeReset(w: Int32Array, b: number, d: Int32Array, at: number): 'reset' | 'challenge' | 'ignore' {
-  const ahead = (d[at + D_SEQ] - w[b + S_RCV_NXT]) | 0
+  const ahead = distance(d[at + D_SEQ], w[b + S_RCV_NXT])
   if (ahead === 0) return 'reset'
   const window = w[b + S_RCV_WND]
   return ahead > -window && ahead <= window ? 'challenge' : 'ignore'

@@ -420,3 +420,39 @@ it('several addresses as one listener', async () => {
   expect(await server.agent.run((ctx) => ctx.state.listener.addresses())).toEqual([])
   await expectExit(server)
 })
+
+it.each(['callback', 'drain', 'data'] as const)(
+  'an exception in a %s handler surfaces as uncaught and costs nobody else',
+  async (where) => {
+    const { code, stdout, stderr } = await hosts.b.exec(process.execPath, [
+      '--input-type=module',
+      '-e',
+      `
+    import { dial, listen } from ${JSON.stringify(new URL('../../dist/index.js', import.meta.url).href)}
+    const where = ${JSON.stringify(where)}
+    const uncaught = []
+    process.on('uncaughtException', (error) => uncaught.push(error.message))
+    const listener = await listen('127.0.0.1:0')
+    const arrived = []
+    const complete = new Promise((resolve) => {
+      listener.on('connection', (conn) => conn.on('data', (message) => {
+        if (arrived.push(String(message)) === 22) resolve()
+        if (where === 'data' && String(message) === 'a0') throw new Error('mine')
+      }))
+    })
+    const { port } = listener.address()
+    const thrower = await dial({ host: '127.0.0.1', port, writableHighWaterMark: 1 })
+    const other = await dial({ host: '127.0.0.1', port })
+    if (where === 'drain') thrower.once('drain', () => { throw new Error('mine') })
+    thrower.write('a0', () => { if (where === 'callback') throw new Error('mine') })
+    for (let i = 1; i <= 10; i++) thrower.write('a' + i)
+    for (let i = 0; i <= 10; i++) other.write('b' + i)
+    await complete
+    thrower.write('last')
+    await Promise.all([thrower.close(), other.close(), listener.close()])
+    console.log(JSON.stringify({ arrived: new Set(arrived).size, uncaught }))`,
+    ])
+    expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
+    expect(JSON.parse(stdout)).toEqual({ arrived: 22, uncaught: ['mine'] })
+  },
+)
