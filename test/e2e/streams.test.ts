@@ -453,6 +453,6 @@ it.each(['callback', 'drain', 'data'] as const)(
     console.log(JSON.stringify({ arrived: new Set(arrived).size, uncaught }))`,
     ])
     expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
-    expect(JSON.parse(stdout)).toEqual({ arrived: 22, uncaught: ['mine'] })
+    expect(JSON.parse(stdout)).toEqual({ arrived: 23, uncaught: ['mine'] })
   },
 )
