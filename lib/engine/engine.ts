@@ -124,7 +124,9 @@ export class Engine implements FlowHost {
     settings: Omit<FlowSettings, 'capture' | 'splitsTrains'>,
     mode?: CaptureMode,
   ): Flow | undefined {
-    const slot = this.table.insert(key, 0, this.#owner)
+    let slot = this.table.insert(key, 0, this.#owner)
+    // Flows of threads that were terminated hold their slots until somebody needs the room.
+    if (slot === FULL && this.table.reap() > 0) slot = this.table.insert(key, 0, this.#owner)
     if (slot === EXISTS) return undefined
     if (slot === FULL) {
       const { capacity } = this.table
