@@ -17,17 +17,10 @@ import {
   S_KEY,
   S_MAX_MESSAGE,
   S_RCV_NXT,
-  S_RCV_SCALE,
-  S_RCV_WINDOW_FIELD,
-  S_RCV_WND,
   S_SND_MAX,
   S_SND_NXT,
-  S_SND_SCALE,
-  S_SND_UNA,
   S_SND_WND,
   S_STATE,
-  S_TS_OFFSET,
-  S_TS_RECENT,
   TIME_WAIT,
 } from '../flow/layout.ts'
 import { distance, maxSeq } from '../flow/serial.ts'
@@ -47,16 +40,7 @@ import {
   D_TSVAL,
   D_WINDOW,
   FIN,
-  GUARD_HOP_LIMIT,
   HAS_TIMESTAMPS,
-  INFO_GUARD,
-  INFO_OPTIONS,
-  INFO_PATH_MTU,
-  INFO_RECEIVE_SCALE,
-  INFO_SEND_MSS,
-  INFO_SEND_SCALE,
-  INFO_TIMESTAMP,
-  INFO_WORDS,
   KEY_LOCAL,
   KEY_PORTS,
   KEY_REMOTE,
@@ -72,6 +56,7 @@ import type { Clock } from './clock.ts'
 import type { EngineCounters } from './counters.ts'
 import { Farewell } from './farewell.ts'
 import { FlowStats } from './flow-stats.ts'
+import { type Handshake, takeAgreement, takeNumbers } from './handshake.ts'
 import { HelloExchange } from './hello-exchange.ts'
 import { EARLY_BYTES, type KeptTrain, keep } from './orphans.ts'
 import type { Outbox, TrainOwner } from './outbox.ts'
@@ -79,19 +64,12 @@ import { Segments } from './segments.ts'
 import { SendQueue } from './send-queue.ts'
 import { Slot } from './slot.ts'
 
-/** What we advertise at most: an acknowledgement goes for each eighth of it, and reordering within it is accepted. */
-const RECEIVE_WINDOW = 16 << 20
 /** How long an ended flow absorbs late segments before its carrier goes and the kernel would answer them with resets. */
 const TIME_WAIT_MS = 2000
 /** tcpraw reads into 2 048 bytes, TCP header included. */
 const TCPRAW_MAX_MESSAGE = 2048 - 60
 /** A carrier's first window: it cannot have taken more. */
 const CARRIER_TOOK = 65535
-/** tcpi_options */
-const TCPI_OPT_TIMESTAMPS = 1
-const TCPI_OPT_WSCALE = 4
-/** NOP NOP TS */
-const TIMESTAMPS_BYTES = 12
 
 const NEVER = Number.POSITIVE_INFINITY
 
@@ -125,18 +103,6 @@ export interface FlowHost {
   /** Keeps the process alive, until as many calls of `unhold`. */
   hold(): void
   unhold(): void
-}
-
-/** The handshake's numbers, as captured. */
-export interface Handshake {
-  /** Initial sequence number of the peer. */
-  readonly irs: number
-  /** Ours. */
-  readonly isn: number
-  /** The peer's clock. */
-  readonly tsval: number
-  /** The peer's maximum segment size option; 0 when its SYN had none, undefined when that was not seen. */
-  readonly mss: number | undefined
 }
 
 export interface FlowSettings {
@@ -290,17 +256,9 @@ export class Flow implements Channel, Deadline, TrainOwner {
   // Opening
 
   /** What was captured of the handshake. */
-  begin({ irs, isn, tsval, mss }: Handshake): void {
-    this.#peerMss = mss
-    const { words: w, base: b } = this.slot
-    w[b + S_IRS] = irs
-    w[b + S_TS_RECENT] = tsval
-    w[b + S_ISN] = isn
-    w[b + S_RCV_NXT] = (irs + 1) | 0
-    const next = (isn + 1) | 0
-    w[b + S_SND_NXT] = next
-    w[b + S_SND_MAX] = next
-    w[b + S_SND_UNA] = next
+  begin(handshake: Handshake): void {
+    this.#peerMss = handshake.mss
+    takeNumbers(this.slot, handshake)
   }
 
   /** False while no SYN-ACK has been captured for a flow that is being dialled. */
@@ -314,28 +272,11 @@ export class Flow implements Channel, Deadline, TrainOwner {
    * @param numbers false when they were not captured and are to be learned
    */
   open(numbers: boolean): void {
-    const { words: w, base: b } = this.slot
     const now = this.#host.clock.now()
-    const info = new Int32Array(INFO_WORDS)
-    this.#carrier.info(info)
-    if (info[INFO_GUARD] === GUARD_HOP_LIMIT) this.stats.guard = 'hopLimit'
-    const scaled = (info[INFO_OPTIONS] & TCPI_OPT_WSCALE) !== 0
-    w[b + S_SND_SCALE] = scaled ? info[INFO_SEND_SCALE] : 0
-    w[b + S_RCV_SCALE] = scaled ? info[INFO_RECEIVE_SCALE] : 0
-    w[b + S_RCV_WINDOW_FIELD] = Math.min(65535, RECEIVE_WINDOW >> w[b + S_RCV_SCALE])
-    w[b + S_RCV_WND] = w[b + S_RCV_WINDOW_FIELD] << w[b + S_RCV_SCALE]
-    // A listener's peer scales its window from the third ACK on; a dialler's SYN-ACK was not scaled and has been noted.
-    if (w[b + S_SND_WND] === 0) w[b + S_SND_WND] = 65535
-    w[b + S_TS_OFFSET] = (info[INFO_TIMESTAMP] - Math.floor(now)) | 0
-    w[b + S_STATE] = OPEN
-    this.#segments.timestamps = (info[INFO_OPTIONS] & TCPI_OPT_TIMESTAMPS) !== 0 ? HAS_TIMESTAMPS : 0
-    w[b + S_MAX_MESSAGE] = info[INFO_SEND_MSS]
-    if (this.#peerMss === 0) {
-      // A SYN without the option makes the kernel assume 536 (RFC 9293, 3.7.1), for it has to reassemble a stream; we know that messages of
-      // the path's size arrive whole or not at all.
-      const options = this.#segments.timestamps === 0 ? 0 : TIMESTAMPS_BYTES
-      w[b + S_MAX_MESSAGE] = info[INFO_PATH_MTU] - (this.family === 'IPv4' ? 40 : 60) - options
-    }
+    const { timestamps, guard } = takeAgreement(this.slot, this.#carrier, { family: this.family, peerMss: this.#peerMss, now })
+    this.#segments.timestamps = timestamps ? HAS_TIMESTAMPS : 0
+    this.stats.guard = guard
+    this.slot.words[this.slot.base + S_STATE] = OPEN
     this.#state = { is: 'open' }
     this.#learning = !numbers
     this.#flowing = numbers

@@ -1,0 +1,90 @@
+// What a flow takes over from the kernel's handshake: the captured numbers, and what the carrier's TCP_INFO tells, as words of its slot.
+import {
+  S_IRS,
+  S_ISN,
+  S_MAX_MESSAGE,
+  S_RCV_NXT,
+  S_RCV_SCALE,
+  S_RCV_WINDOW_FIELD,
+  S_RCV_WND,
+  S_SND_MAX,
+  S_SND_NXT,
+  S_SND_SCALE,
+  S_SND_UNA,
+  S_SND_WND,
+  S_TS_OFFSET,
+  S_TS_RECENT,
+} from '../flow/layout.ts'
+import type { NativeCarrier } from '../native/binding.ts'
+import {
+  GUARD_HOP_LIMIT,
+  INFO_GUARD,
+  INFO_OPTIONS,
+  INFO_PATH_MTU,
+  INFO_RECEIVE_SCALE,
+  INFO_SEND_MSS,
+  INFO_SEND_SCALE,
+  INFO_TIMESTAMP,
+  INFO_WORDS,
+} from '../native/layout.ts'
+import type { Family } from '../transport.ts'
+import type { Slot } from './slot.ts'
+
+/** The handshake's numbers, as captured. */
+export interface Handshake {
+  /** Initial sequence number of the peer. */
+  readonly irs: number
+  /** Ours. */
+  readonly isn: number
+  /** The peer's clock. */
+  readonly tsval: number
+  /** The peer's maximum segment size option; 0 when its SYN had none, undefined when that was not seen. */
+  readonly mss: number | undefined
+}
+
+/** What we advertise at most: an acknowledgement goes for each eighth of it, and reordering within it is accepted. */
+const RECEIVE_WINDOW = 16 << 20
+/** A listener's peer scales its window from the third ACK on, which sets the true one; a dialler's SYN-ACK was not scaled and has been noted. */
+const FIRST_WINDOW = 65535
+/** tcpi_options */
+const TCPI_OPT_TIMESTAMPS = 1
+const TCPI_OPT_WSCALE = 4
+/** NOP NOP TS */
+const TIMESTAMPS_BYTES = 12
+
+/** Starts numbering where the handshake left it. */
+export function takeNumbers({ words: w, base: b }: Slot, { irs, isn, tsval }: Handshake): void {
+  const next = (isn + 1) | 0
+  w[b + S_IRS] = irs
+  w[b + S_ISN] = isn
+  w[b + S_TS_RECENT] = tsval
+  w[b + S_RCV_NXT] = (irs + 1) | 0
+  w[b + S_SND_NXT] = next
+  w[b + S_SND_MAX] = next
+  w[b + S_SND_UNA] = next
+}
+
+/** Takes over what both kernels agreed on: scales, clock, message size. */
+export function takeAgreement(
+  { words: w, base: b }: Slot,
+  carrier: NativeCarrier,
+  { family, peerMss, now }: { family: Family; peerMss: number | undefined; now: number },
+): { timestamps: boolean; guard: 'filter' | 'hopLimit' } {
+  const info = new Int32Array(INFO_WORDS)
+  carrier.info(info)
+  const scaled = (info[INFO_OPTIONS] & TCPI_OPT_WSCALE) !== 0
+  const timestamps = (info[INFO_OPTIONS] & TCPI_OPT_TIMESTAMPS) !== 0
+  w[b + S_SND_SCALE] = scaled ? info[INFO_SEND_SCALE] : 0
+  w[b + S_RCV_SCALE] = scaled ? info[INFO_RECEIVE_SCALE] : 0
+  w[b + S_RCV_WINDOW_FIELD] = Math.min(65535, RECEIVE_WINDOW >> w[b + S_RCV_SCALE])
+  w[b + S_RCV_WND] = w[b + S_RCV_WINDOW_FIELD] << w[b + S_RCV_SCALE]
+  if (w[b + S_SND_WND] === 0) w[b + S_SND_WND] = FIRST_WINDOW
+  w[b + S_TS_OFFSET] = (info[INFO_TIMESTAMP] - Math.floor(now)) | 0
+  w[b + S_MAX_MESSAGE] = info[INFO_SEND_MSS]
+  if (peerMss === 0) {
+    // A SYN without the option makes the kernel assume 536 (RFC 9293, 3.7.1), for it has to reassemble a stream; we know that messages of
+    // the path's size arrive whole or not at all.
+    w[b + S_MAX_MESSAGE] = info[INFO_PATH_MTU] - (family === 'IPv4' ? 40 : 60) - (timestamps ? TIMESTAMPS_BYTES : 0)
+  }
+  return { timestamps, guard: info[INFO_GUARD] === GUARD_HOP_LIMIT ? 'hopLimit' : 'filter' }
+}
