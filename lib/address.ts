@@ -45,6 +45,11 @@ export function familyOf(host: string): 4 | 6 | 0 {
   return isIPv4(host) ? 4 : isIPv6(host) ? 6 : 0
 }
 
+/** An IPv4-mapped address (`::ffff:a.b.c.d`, as `socket.remoteAddress` of a dual-stack socket has it) as the IPv4 address it stands for. */
+export function unmapped(address: string): string {
+  return /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i.exec(address)?.[1] ?? address
+}
+
 /** `host:port`, with brackets around an IPv6 address. */
 export function formatHostPort(host: string, port: number): string {
   return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`

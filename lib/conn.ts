@@ -1,7 +1,7 @@
 // FakeTcpConn: one connection as a Duplex of messages. It stands on the Channel interface and knows no fake TCP.
 import { Duplex } from 'node:stream'
 import { channels } from './diagnostics.ts'
-import { FakeTcpError } from './errors.ts'
+import { FakeTcpError, rethrowLater } from './errors.ts'
 import type { MessageArena } from './message-arena.ts'
 import type { ConnStats } from './stats.ts'
 import type { Channel, ChannelSink, Drop, Family } from './transport.ts'
@@ -11,7 +11,7 @@ export interface ConnOptions {
   readonly writableHighWaterMark: number
   /** Messages that the readable side buffers before it stops asking. Default 64. */
   readonly readableHighWaterMark: number
-  /** Bytes that may wait for a slow reader; what comes beyond is dropped and counted. Default 1 MiB. */
+  /** Bytes that may wait for a slow reader, 128 more counted for each message; what comes beyond is dropped and counted. Default 1 MiB. */
   readonly receiveQueueBytes: number
   /** What `write` does with a message that does not fit: refuse it, or cut it (for byte-stream users). Default 'error'. */
   readonly oversize: 'error' | 'split'
@@ -49,6 +49,8 @@ export interface FakeTcpConn {
 }
 
 const EMPTY = Buffer.alloc(0)
+/** What a waiting message costs beside its bytes: without it, a queue of tiny ones would take a hundred times its limit. */
+const MESSAGE_COST = 128
 
 /** Called once the kernel has taken the message, or with the reason why it was refused. */
 export type WriteCallback = (error: Error | null | undefined) => void
@@ -230,7 +232,7 @@ export class FakeTcpConn extends Duplex {
     this.#send(messages, callback)
   }
 
-  /** `write` has checked the sizes, but `end(chunk)` comes past it, and the path may have shrunk since. */
+  /** `write` has checked the sizes, but `end(chunk)` comes past it, and the limit may have shrunk since. */
   #send(messages: Buffer[], done: () => void): void {
     const max = this.#channel.maxMessageSize
     let misfits = 0
@@ -261,7 +263,7 @@ export class FakeTcpConn extends Duplex {
     while (this.#wanted && this.#head < this.#queue.length) {
       const message = this.#queue[this.#head]
       this.#queue[this.#head++] = EMPTY
-      this.#queuedBytes -= message.length
+      this.#queuedBytes -= message.length + MESSAGE_COST
       this.#wanted = this.push(message)
     }
     if (this.#head < this.#queue.length) {
@@ -289,9 +291,9 @@ export class FakeTcpConn extends Duplex {
 
   #receive(memory: Uint8Array, offset: number, length: number, segment: number): void {
     if (this.destroyed) return
-    const room = this.#wanted || this.#queuedBytes + length <= this.#receiveQueueBytes
+    const room = this.#wanted || this.#queuedBytes + length + MESSAGE_COST <= this.#receiveQueueBytes
     // Where no message of the train can be kept, not even the copy is made.
-    if (!room && this.#queuedBytes + Math.min(segment, length) > this.#receiveQueueBytes) {
+    if (!room && this.#queuedBytes + Math.min(segment, length) + MESSAGE_COST > this.#receiveQueueBytes) {
       for (let at = 0; at < length; at += segment)
         this.#drop({ reason: 'receive-queue', size: Math.min(segment, length - at), max: this.#receiveQueueBytes })
       return
@@ -309,7 +311,7 @@ export class FakeTcpConn extends Duplex {
       this.#wanted = this.push(message)
       return
     }
-    const bytes = this.#queuedBytes + message.length
+    const bytes = this.#queuedBytes + message.length + MESSAGE_COST
     if (bytes > this.#receiveQueueBytes) {
       this.#drop({ reason: 'receive-queue', size: message.length, max: this.#receiveQueueBytes })
       return
@@ -325,7 +327,11 @@ export class FakeTcpConn extends Duplex {
 
   #tellDrop(drop: Drop): void {
     if (channels.connDrop.hasSubscribers) channels.connDrop.publish({ conn: this, drop })
-    this.emit('drop', drop)
+    try {
+      this.emit('drop', drop)
+    } catch (error) {
+      rethrowLater(error) // the drop of one message must not cost others
+    }
   }
 
   #end(): void {

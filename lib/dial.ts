@@ -1,8 +1,9 @@
 // dial: opens one connection. Resolves the name, makes the handshake, gives back the stream.
 import { lookup } from 'node:dns/promises'
-import { familyOf } from './address.ts'
+import { familyOf, unmapped } from './address.ts'
 import { FakeTcpConn } from './conn.ts'
 import { channels } from './diagnostics.ts'
+import { LONGEST_MS } from './engine/clock.ts'
 import { type Dialler, type Dialling, diallerFor } from './engine/dialler.ts'
 import { abortError, ETIMEDOUT, FakeTcpError, systemError } from './errors.ts'
 import type { CaptureMode } from './link/capture.ts'
@@ -36,7 +37,7 @@ export async function dial(target: string | DialOptions, options?: DialOptions):
         return await dialAddress(parsed, address, limit, (capture) => diallerFor(binding, parsed.table, capture))
       } catch (error) {
         failure = error
-        if (limit.over) break
+        if (limit.error !== undefined) throw limit.error
       }
     }
     throw failure
@@ -46,8 +47,8 @@ export async function dial(target: string | DialOptions, options?: DialOptions):
 }
 
 async function resolve({ host, family }: ParsedDial): Promise<string[]> {
-  if (familyOf(host) !== 0) return [host]
-  return (await lookup(host, { all: true, family })).map((one) => one.address)
+  if (familyOf(host) !== 0) return [unmapped(host)]
+  return (await lookup(host, { all: true, family })).map((one) => unmapped(one.address))
 }
 
 async function dialAddress(
@@ -62,13 +63,17 @@ async function dialAddress(
   } catch (error) {
     // Where this host rewrites the packets of its own connections, a raw socket still sees them as the carrier does.
     const unseen = error instanceof FakeTcpError && error.code === 'ERR_FAKETCP_HANDSHAKE_UNSEEN'
-    if (!unseen || !dialler.mayFallBack || limit.over) throw error
+    if (!unseen || !dialler.mayFallBack || limit.error !== undefined) throw error
     return await connect(parsed, address, limit, diallerOf('raw'))
   }
 }
 
 function connect(parsed: ParsedDial, address: string, limit: TimeLimit, dialler: Dialler): Promise<FakeTcpConn> {
   return new Promise((resolve, reject) => {
+    if (limit.error !== undefined) {
+      reject(limit.error)
+      return
+    }
     let dialling: Dialling | undefined
     limit.onOver = (error) => {
       dialling?.cancel()
@@ -95,16 +100,16 @@ function makeConn(channel: Channel, parsed: ParsedDial): FakeTcpConn {
 class TimeLimit {
   /** Set while something has to be undone. */
   onOver: ((error: Error) => void) | undefined
-  over = false
+  error: Error | undefined
   readonly #clear: () => void
 
   constructor({ host, port, connectTimeoutMs, signal }: ParsedDial) {
     const end = (error: Error) => {
-      this.over = true
+      this.error = error
       this.onOver?.(error)
     }
     const onAbort = () => end(abortError(signal as AbortSignal))
-    const timer = setTimeout(() => end(systemError(ETIMEDOUT, 'connect', { address: host, port })), connectTimeoutMs)
+    const timer = setTimeout(() => end(systemError(ETIMEDOUT, 'connect', { address: host, port })), Math.min(connectTimeoutMs, LONGEST_MS))
     signal?.addEventListener('abort', onAbort, { once: true })
     this.#clear = () => {
       clearTimeout(timer)

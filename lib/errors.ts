@@ -19,8 +19,6 @@ export type FakeTcpErrorCode =
   | 'ERR_FAKETCP_HANDSHAKE_UNSEEN'
   /** Nothing was heard for `idleTimeoutMs`. */
   | 'ERR_FAKETCP_IDLE'
-  /** The listener or engine was closed meanwhile. */
-  | 'ERR_FAKETCP_CLOSED'
   /** A method that would break message boundaries. */
   | 'ERR_FAKETCP_METHOD'
 

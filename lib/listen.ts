@@ -1,6 +1,7 @@
 // listen: accepts connections on one address.
 import { lookup } from 'node:dns/promises'
-import { familyOf } from './address.ts'
+import { familyOf, unmapped } from './address.ts'
+import type { ConnOptions } from './conn.ts'
 import { channels } from './diagnostics.ts'
 import { EngineAcceptor } from './engine/acceptor.ts'
 import { abortError } from './errors.ts'
@@ -20,11 +21,11 @@ import type { Acceptor } from './transport.ts'
 export async function listen(target: string | number | ListenOptions, options?: ListenOptions): Promise<FakeTcpListener> {
   const parsed = parseListen(target, options)
   const acceptor = await openAcceptor(requireBinding(), parsed)
-  return makeListener([acceptor], parsed)
+  return makeListener([{ acceptor, conn: parsed.conn }], parsed)
 }
 
 /** @internal Shared with listeners. */
-export function makeListener(acceptors: readonly Acceptor[], parsed: ParsedListen): FakeTcpListener {
+export function makeListener(acceptors: ReadonlyArray<{ acceptor: Acceptor; conn: ConnOptions }>, parsed: ParsedListen): FakeTcpListener {
   const listener = new FakeTcpListener(acceptors, parsed.listener)
   if (channels.listening.hasSubscribers) channels.listening.publish({ listener })
   return listener
@@ -35,9 +36,19 @@ export async function openAcceptor(binding: Binding, parsed: ParsedListen): Prom
   const { signal, host } = parsed
   if (signal?.aborted) throw abortError(signal)
   if (host === '') return openAnyAddress(binding, parsed)
-  const address = familyOf(host) !== 0 ? host : (await lookup(host)).address
-  if (signal?.aborted) throw abortError(signal)
-  return new EngineAcceptor(binding, parsed.table, parsed.capture, { ...parsed, address })
+  const address = familyOf(host) !== 0 ? host : await resolve(host, signal)
+  return new EngineAcceptor(binding, parsed.table, parsed.capture, { ...parsed, address: unmapped(address) })
+}
+
+/** A look-up cannot be cancelled, but nobody has to wait for it. */
+function resolve(host: string, signal: AbortSignal | undefined): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const onAbort = () => reject(abortError(signal as AbortSignal))
+    signal?.addEventListener('abort', onAbort, { once: true })
+    lookup(host)
+      .then(({ address }) => resolve(address), reject)
+      .finally(() => signal?.removeEventListener('abort', onAbort))
+  })
 }
 
 /** As `node:net` does: both families, or IPv4 alone where the host has no IPv6. */

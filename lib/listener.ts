@@ -2,6 +2,7 @@
 import { EventEmitter } from 'node:events'
 import { type ConnOptions, FakeTcpConn } from './conn.ts'
 import { channels } from './diagnostics.ts'
+import { rethrowLater } from './errors.ts'
 import { MessageArena } from './message-arena.ts'
 import type { ListenerStats } from './stats.ts'
 import type { Acceptor, AcceptorSink, Channel, ListenAddress, RefusedConnection } from './transport.ts'
@@ -29,21 +30,23 @@ export class FakeTcpListener extends EventEmitter<FakeTcpListenerEvents> impleme
   /** Connections open at once; further ones are refused with a reset and a `'drop'` event. May be changed at any time. */
   maxConnections: number
   readonly #acceptors: readonly Acceptor[]
-  readonly #options: ListenerOptions
+  readonly #backlog: number
   readonly #arena = new MessageArena()
   readonly #open = new Set<FakeTcpConn>()
   #waiting: FakeTcpConn[] = []
   #closing: Promise<void> | undefined
 
   /** @internal Made by listen and listeners. */
-  constructor(acceptors: readonly Acceptor[], options: ListenerOptions) {
+  constructor(
+    acceptors: ReadonlyArray<{ acceptor: Acceptor; conn: ConnOptions }>,
+    options: Pick<ListenerOptions, 'maxConnections' | 'backlog'>,
+  ) {
     super()
-    this.#acceptors = acceptors
-    this.#options = options
+    this.#acceptors = acceptors.map(({ acceptor }) => acceptor)
+    this.#backlog = options.backlog
     this.maxConnections = options.maxConnections
-    const sink: AcceptorSink = {
+    const sink: Omit<AcceptorSink, 'onChannel'> = {
       refuse: () => this.#refusal(),
-      onChannel: (channel) => this.#accept(channel),
       onRefused: (refused) => {
         if (channels.refused.hasSubscribers) channels.refused.publish({ listener: this, refused })
         this.emit('drop', refused)
@@ -54,7 +57,7 @@ export class FakeTcpListener extends EventEmitter<FakeTcpListenerEvents> impleme
     EventEmitter.prototype.on.call(this, 'newListener', (event: string) => {
       if (event === 'connection') process.nextTick(() => this.#handOver())
     })
-    for (const acceptor of acceptors) acceptor.attach(sink)
+    for (const { acceptor, conn } of acceptors) acceptor.attach({ ...sink, onChannel: (channel) => this.#accept(channel, conn) })
   }
 
   /** The first address listened on; `null` once closed, as in `node:net`. */
@@ -120,31 +123,26 @@ export class FakeTcpListener extends EventEmitter<FakeTcpListenerEvents> impleme
   async *[Symbol.asyncIterator](): AsyncIterator<FakeTcpConn> {
     if (this.#closing !== undefined) return
     const arrived: FakeTcpConn[] = []
-    let failure: Error | undefined
     let wake: (() => void) | undefined
     const onConnection = (conn: FakeTcpConn) => {
       conn.on('error', ignore)
       arrived.push(conn)
       wake?.()
     }
-    const onError = (error: Error) => {
-      failure = error
-      wake?.()
-    }
     const onClose = () => wake?.()
-    this.on('connection', onConnection).on('error', onError).on('close', onClose)
+    this.on('connection', onConnection).on('close', onClose)
     try {
       while (true) {
         const conn = arrived.shift()
         if (conn !== undefined) {
+          if (conn.destroyed) continue
           conn.off('error', ignore)
-          if (!conn.destroyed) yield conn
-        } else if (failure !== undefined) throw failure
-        else if (this.#closing !== undefined) return
+          yield conn
+        } else if (this.#closing !== undefined) return
         else await new Promise<void>((resolve) => (wake = resolve))
       }
     } finally {
-      this.off('connection', onConnection).off('error', onError).off('close', onClose)
+      this.off('connection', onConnection).off('close', onClose)
       if (this.#closing === undefined) this.#waiting.push(...arrived)
       else for (const conn of arrived) conn.destroy()
       this.#handOver()
@@ -154,12 +152,12 @@ export class FakeTcpListener extends EventEmitter<FakeTcpListenerEvents> impleme
   #refusal(): RefusedConnection['reason'] | undefined {
     if (this.#closing !== undefined) return 'closed'
     if (this.#open.size >= this.maxConnections) return 'maxConnections'
-    if (this.listenerCount('connection') === 0 && this.#waiting.length >= this.#options.backlog) return 'backlog'
+    if (this.listenerCount('connection') === 0 && this.#waiting.length >= this.#backlog) return 'backlog'
     return undefined
   }
 
-  #accept(channel: Channel): void {
-    const conn = new FakeTcpConn(channel, this.#arena, this.#options)
+  #accept(channel: Channel, options: ConnOptions): void {
+    const conn = new FakeTcpConn(channel, this.#arena, options)
     this.#open.add(conn)
     if (channels.connOpen.hasSubscribers) channels.connOpen.publish({ conn })
     conn.once('close', () => this.#open.delete(conn))
@@ -176,13 +174,23 @@ export class FakeTcpListener extends EventEmitter<FakeTcpListenerEvents> impleme
   #wait(conn: FakeTcpConn): void {
     conn.on('error', ignore)
     this.#waiting.push(conn)
+    conn.once('close', () => {
+      const at = this.#waiting.indexOf(conn)
+      if (at >= 0) this.#waiting.splice(at, 1)
+    })
   }
 
   #handOver(): void {
-    if (this.listenerCount('connection') === 0) return
-    for (const conn of this.#waiting.splice(0)) {
+    while (this.listenerCount('connection') > 0) {
+      const conn = this.#waiting.shift()
+      if (conn === undefined) return
+      if (conn.destroyed) continue
       conn.off('error', ignore)
-      if (!conn.destroyed) this.emit('connection', conn)
+      try {
+        this.emit('connection', conn)
+      } catch (error) {
+        rethrowLater(error)
+      }
     }
   }
 }

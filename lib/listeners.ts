@@ -1,4 +1,5 @@
 // listeners: accepts connections on several addresses as one listener.
+import type { ConnOptions } from './conn.ts'
 import { invalidOption } from './errors.ts'
 import { makeListener, openAcceptor } from './listen.ts'
 import type { FakeTcpListener } from './listener.ts'
@@ -19,11 +20,11 @@ export async function listeners(
   if (!Array.isArray(targets) || targets.length === 0) throw invalidOption('addresses', 'an array of at least one address', targets)
   const parsed = targets.map((target) => parseListen(target, options))
   const binding = requireBinding()
-  const acceptors: Acceptor[] = []
+  const acceptors: Array<{ acceptor: Acceptor; conn: ConnOptions }> = []
   try {
-    for (const one of parsed) acceptors.push(await openAcceptor(binding, one))
+    for (const one of parsed) acceptors.push({ acceptor: await openAcceptor(binding, one), conn: one.conn })
   } catch (error) {
-    await Promise.all(acceptors.map((acceptor) => acceptor.close()))
+    await Promise.all(acceptors.map(({ acceptor }) => acceptor.close()))
     throw error
   }
   return makeListener(acceptors, parsed[0])

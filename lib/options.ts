@@ -77,8 +77,8 @@ function threadTable(): FlowTable {
 }
 
 /**
- * Makes a flow table to be shared: hand its `handle` to worker threads, open it there with `FlowTable.attach(handle)`, and pass it as `table`. Limits
- * and statistics then count for all threads together.
+ * Makes a flow table to be shared: hand its `handle` to worker threads, open it there with `FlowTable.attach(handle)`, and pass it as `table`. Its
+ * capacity then counts for all threads together, and `entries()` lists the flows of all.
  *
  * @throws RangeError when `capacity` or `shards` is out of range
  */

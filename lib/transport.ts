@@ -71,7 +71,8 @@ export interface Channel {
 
 /** A refused connection, as the listener's `'drop'` event tells it. */
 export interface RefusedConnection {
-  readonly reason: 'maxConnections' | 'backlog' | 'table-full' | 'closed'
+  /** `taken`: another thread of a shared table has a flow on the same 4-tuple. */
+  readonly reason: 'maxConnections' | 'backlog' | 'table-full' | 'taken' | 'closed'
   readonly localAddress: string
   readonly localPort: number
   readonly remoteAddress: string

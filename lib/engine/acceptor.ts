@@ -37,6 +37,7 @@ export class EngineAcceptor implements Acceptor {
   #sink: AcceptorSink | undefined
   #early: NativeCarrier[] = []
   #closed = false
+  #referenced = true
 
   /** @throws what the system says: `EPERM`, `EADDRINUSE`, `EADDRNOTAVAIL`, ... */
   constructor(binding: Binding, table: FlowTable, capture: CaptureMode | 'auto', target: ListenTarget) {
@@ -73,23 +74,27 @@ export class EngineAcceptor implements Acceptor {
     this.#sink = sink
     const early = this.#early
     this.#early = []
-    for (const carrier of early) this.#accept(carrier, sink)
+    for (const carrier of early) this.#tryAccept(carrier, sink)
   }
 
   close(): Promise<void> {
     if (!this.#closed) {
       this.#closed = true
       this.#listener.close()
+      this.#engine.forgetOrphans()
+      for (const carrier of this.#early.splice(0)) carrier.end('reset')
       this.#maybeShut()
     }
     return Promise.resolve()
   }
 
   ref(): void {
+    this.#referenced = true
     this.#listener.ref()
   }
 
   unref(): void {
+    this.#referenced = false
     this.#listener.unref()
   }
 
@@ -100,13 +105,26 @@ export class EngineAcceptor implements Acceptor {
   #onAccept(carriers: NativeCarrier[], errno: number): void {
     // What the third ACK brought was captured before TCP saw it; it may still wait to be read.
     this.#engine.drain()
+    if (errno !== 0) {
+      // The listener's poll has stopped, so this timer keeps the process alive in its place.
+      const retry = setTimeout(() => this.#listener.resume(), ACCEPT_RETRY_MS)
+      if (!this.#referenced) retry.unref()
+    }
     for (const carrier of carriers) {
       if (this.#sink === undefined) this.#early.push(carrier)
-      else this.#accept(carrier, this.#sink)
+      else this.#tryAccept(carrier, this.#sink)
     }
-    if (errno === 0) return
-    setTimeout(() => this.#listener.resume(), ACCEPT_RETRY_MS).unref()
-    this.#sink?.onError(systemError(errno, 'accept', { address: this.address.address, port: this.address.port }))
+    if (errno !== 0) this.#sink?.onError(systemError(errno, 'accept', { address: this.address.address, port: this.address.port }))
+  }
+
+  /** What goes wrong with one connection must not cost the others. */
+  #tryAccept(carrier: NativeCarrier, sink: AcceptorSink): void {
+    try {
+      this.#accept(carrier, sink)
+    } catch (error) {
+      carrier.end('reset') // does nothing where it has ended already
+      rethrowLater(error)
+    }
   }
 
   #accept(carrier: NativeCarrier, sink: AcceptorSink): void {
@@ -122,6 +140,7 @@ export class EngineAcceptor implements Acceptor {
     this.#engine.find(key, 0)?.supersede()
     const seen = orphan?.irs !== undefined && orphan.isn !== undefined
     let flow: Flow | undefined
+    let full = false
     try {
       flow = this.#engine.insert(
         key,
@@ -131,9 +150,10 @@ export class EngineAcceptor implements Acceptor {
       )
     } catch (error) {
       if (!(error instanceof FakeTcpError)) throw error
+      full = true
     }
     if (flow === undefined) {
-      this.#refuse(carrier, key, 'table-full', sink)
+      this.#refuse(carrier, key, full ? 'table-full' : 'taken', sink)
       return
     }
     this.stats.accepted++

@@ -7,10 +7,13 @@ export interface Clock {
   after(ms: number, run: () => void): () => void
 }
 
+/** Node takes a longer timeout for 1 ms. A deadline that is met early is looked at again. */
+export const LONGEST_MS = 2 ** 31 - 1
+
 export const systemClock: Clock = {
   now: () => performance.now(),
   after(ms, run) {
-    const timer = setTimeout(run, ms).unref()
+    const timer = setTimeout(run, Math.min(ms, LONGEST_MS)).unref()
     return () => clearTimeout(timer)
   },
 }

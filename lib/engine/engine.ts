@@ -1,7 +1,8 @@
 // The engine: captures and outboxes of one set of ports, and the flows on it. It hands each captured train to its flow, keeps orphans, runs one
 // timer for all deadlines and sends what flows have to say. Dialling and accepting stand on it (dialler.ts, acceptor.ts).
 import { formatAddress, isMapped } from '../address.ts'
-import { FakeTcpError } from '../errors.ts'
+import { isKnownToKernel } from '../carrier/known.ts'
+import { FakeTcpError, rethrowLater } from '../errors.ts'
 import { DeadlineHeap } from '../flow/deadlines.ts'
 import { F_OPENED_MS } from '../flow/layout.ts'
 import { EXISTS, type FlowTable, FULL } from '../flow/table.ts'
@@ -27,6 +28,7 @@ export interface EngineSettings {
 /** RFC 5961, 7: unexpected segments are answered at most this often, by the whole engine. */
 const ANSWERS_A_SECOND = 100
 const SAMPLE_MS = 1000
+const REAP_MS = 1000
 /** Flushes that may follow each other before input gets its turn: a sender whose socket buffer never fills would starve it. */
 const FLUSHES_A_TURN = 4
 
@@ -46,7 +48,7 @@ export class Engine implements FlowHost {
   readonly clock: Clock
   readonly counters = new EngineCounters()
   readonly captures: Capture[] = []
-  readonly orphans: Orphans | undefined
+  #orphans: Orphans | undefined
   /** Called when the last flow is gone. */
   onIdle: () => void = () => {}
 
@@ -69,6 +71,7 @@ export class Engine implements FlowHost {
   #answers = 0
   #answersSince = 0
   #sampleDue = 0
+  #reapDue = 0
   #closed = false
 
   constructor(settings: EngineSettings) {
@@ -76,10 +79,19 @@ export class Engine implements FlowHost {
     this.table = settings.table
     this.#mode = settings.capture
     this.clock = settings.clock ?? systemClock
-    this.orphans = settings.orphans ? new Orphans((trains) => (this.counters.orphan += trains)) : undefined
+    this.#orphans = settings.orphans ? new Orphans((trains) => (this.counters.orphan += trains)) : undefined
     this.#owner = settings.table.register()
     if (running.size === 0) process.on('exit', onExit)
     running.add(this)
+  }
+
+  get orphans(): Orphans | undefined {
+    return this.#orphans
+  }
+
+  /** No handshake will complete here any more: unknown peers are somebody else's, or nobody's. */
+  forgetOrphans(): void {
+    this.#orphans = undefined
   }
 
   /** Opens the capture socket of a family unless it is open; of one mode where that is named. */
@@ -124,9 +136,12 @@ export class Engine implements FlowHost {
     settings: Omit<FlowSettings, 'capture' | 'splitsTrains'>,
     mode?: CaptureMode,
   ): Flow | undefined {
+    const family = isMapped(key, KEY_LOCAL) ? 4 : 6
+    const capture = this.captures.find((one) => one.family === family && (mode === undefined || one.mode === mode))
+    if (capture === undefined) throw new RangeError(`no capture is open for IPv${family}`)
     let slot = this.table.insert(key, 0, this.#owner)
-    // Flows of threads that were terminated hold their slots until somebody needs the room.
-    if (slot === FULL && this.table.reap() > 0) slot = this.table.insert(key, 0, this.#owner)
+    // Flows of threads that were terminated hold their slots until somebody needs them.
+    if (slot < 0 && this.#mayReap() && this.table.reap() > 0) slot = this.table.insert(key, 0, this.#owner)
     if (slot === EXISTS) return undefined
     if (slot === FULL) {
       const { capacity } = this.table
@@ -135,14 +150,19 @@ export class Engine implements FlowHost {
         `The flow table is full: all ${capacity} slots are taken (see createFlowTable({ capacity }))`,
       )
     }
-    const family = isMapped(key, KEY_LOCAL) ? 4 : 6
-    const capture = this.captures.find((one) => one.family === family && (mode === undefined || one.mode === mode))
-    if (capture === undefined) throw new RangeError(`no capture is open for IPv${family}`)
     const flow = new Flow(this, slot, carrier, { ...settings, capture: capture.mode, splitsTrains: capture.splitsTrains })
     this.table.floats[(this.table.base(slot) >> 1) + F_OPENED_MS] = this.clock.now()
     this.#flows[slot] = flow
     this.#flowCount++
     return flow
+  }
+
+  /** Reaping looks at every slot: not for each connection of a flood. */
+  #mayReap(): boolean {
+    const now = this.clock.now()
+    if (now < this.#reapDue) return false
+    this.#reapDue = now + REAP_MS
+    return true
   }
 
   /** The flow of a key, if it is one of ours. */
@@ -201,7 +221,8 @@ export class Engine implements FlowHost {
     const at = openControl(outbox)
     if (at < 0) return
     flow.writeControl(outbox.words, at, flags, seq, ack, this.clock.now())
-    outbox.flush()
+    outbox.transmit()
+    if (outbox.unsettled) this.#flushSoon()
   }
 
   mayAnswer(): boolean {
@@ -217,7 +238,18 @@ export class Engine implements FlowHost {
     this.#flows[flow.slot.index] = undefined
     this.#deadlines.remove(flow)
     this.table.remove(flow.slot.index, this.#owner)
+    this.#closeFallback(flow)
     if (--this.#flowCount === 0 && !this.#closed) this.onIdle()
+  }
+
+  /** A raw capture beside the packet capture shows every packet a second time: it goes with the last flow that needed it. */
+  #closeFallback(freed: Flow): void {
+    if (freed.capture !== 'raw' || this.#flows.some((flow) => flow?.capture === 'raw' && flow.family === freed.family)) return
+    const family = freed.family === 'IPv4' ? 4 : 6
+    const at = this.captures.findIndex((one) => one.family === family && one.mode === 'raw')
+    if (at < 0 || !this.captures.some((one) => one.family === family && one.mode === 'packet')) return
+    this.captures[at].close()
+    this.captures.splice(at, 1)
   }
 
   hold(): void {
@@ -236,13 +268,13 @@ export class Engine implements FlowHost {
     this.#inBatch = true
     this.#flushes = 0
     try {
-      for (let i = 0; i < count; i++) this.#dispatch(capture, d, i * D_WORDS, now)
+      for (let i = 0; i < count && !this.#closed; i++) this.#dispatch(capture, d, i * D_WORDS, now)
       // At once rather than a tick later: what was answered here is a round trip faster. A flush that is planned already comes as soon.
       if (!this.#flushPlanned && (this.#marked.length > 0 || this.#deferred.length > 0)) this.#flush()
     } finally {
       this.#inBatch = false
     }
-    if (now >= this.#sampleDue) {
+    if (now >= this.#sampleDue && !this.#closed) {
       this.#sampleDue = now + SAMPLE_MS
       for (const one of this.captures) one.sample()
     }
@@ -277,6 +309,8 @@ export class Engine implements FlowHost {
 
   /** Data that nobody claimed: its sender believes in a connection that this host does not know. One reset tells it. */
   #resetOrphan(orphan: Orphan): void {
+    // Another thread or process may have it: a listener on the same port before us, or after.
+    if (this.table.find(orphan.key, 0) >= 0 || isKnownToKernel(orphan.key, this.clock.now())) return
     if (!this.mayAnswer() || !this.#isLocal(orphan.key)) return
     const outbox = this.#outbox(isMapped(orphan.key, KEY_LOCAL) ? 4 : 6)
     const at = openControl(outbox)
@@ -287,7 +321,7 @@ export class Engine implements FlowHost {
     words[at + D_SEQ] = orphan.ack
     words[at + D_ACK] = 0
     words[at + D_FLAGS] = RST
-    outbox.flush()
+    outbox.transmit()
   }
 
   /** A router captures what it only forwards: its reset would end a stranger's connection. */
@@ -324,7 +358,13 @@ export class Engine implements FlowHost {
     try {
       const deferred = this.#deferred
       this.#deferred = []
-      for (const run of deferred) run()
+      for (const run of deferred) {
+        try {
+          run()
+        } catch (error) {
+          rethrowLater(error)
+        }
+      }
       const now = this.clock.now()
       const marked = this.#marked
       this.#marked = []
@@ -332,17 +372,13 @@ export class Engine implements FlowHost {
         flow.marked = false
         flow.fill(this.#outboxOf(flow), now)
       }
-      for (const outbox of this.#outboxes.values()) outbox.flush()
+      for (const outbox of this.#outboxes.values()) outbox.transmit()
+      for (const outbox of this.#outboxes.values()) outbox.settle()
     } finally {
       this.#flushPlanned = false
       this.#flushes++
     }
-    if (this.#deferred.length > 0 || (this.#marked.length > 0 && !this.#blocked)) this.#flushSoon()
-  }
-
-  get #blocked(): boolean {
-    for (const outbox of this.#outboxes.values()) if (outbox.blocked) return true
-    return false
+    if (this.#deferred.length > 0 || this.#marked.some((flow) => !this.#outboxOf(flow).blocked)) this.#flushSoon()
   }
 
   #outboxOf(flow: Flow): Outbox {
@@ -380,12 +416,13 @@ export class Engine implements FlowHost {
     this.#armed = Number.POSITIVE_INFINITY
     this.#disarm = () => {}
     this.#flushes = 0
-    for (let flow = this.#deadlines.peek(); flow !== undefined && flow.dueMs <= now; flow = this.#deadlines.peek()) {
+    for (let flow = this.#deadlines.peek(); flow !== undefined && flow.dueMs <= now && !this.#closed; flow = this.#deadlines.peek()) {
       const next = flow.onDue(now)
       if (flow.heapIndex === -1) continue // freed
       if (next === Number.POSITIVE_INFINITY) this.#deadlines.remove(flow)
       else this.#deadlines.update(flow, Math.max(next, now + 1))
     }
+    if (this.#closed) return
     this.orphans?.expire(now, (orphan) => this.#resetOrphan(orphan))
     this.#arm(Math.min(this.#deadlines.peek()?.dueMs ?? Number.POSITIVE_INFINITY, this.orphans?.nextMs ?? Number.POSITIVE_INFINITY))
   }
@@ -393,6 +430,5 @@ export class Engine implements FlowHost {
 
 /** A descriptor for a segment without payload, or -1 while the kernel takes nothing: such a segment is as lost as any, what matters is repeated. */
 function openControl(outbox: Outbox): number {
-  if (outbox.full) outbox.flush()
-  return outbox.blocked ? -1 : outbox.control()
+  return outbox.makeRoom() ? outbox.control() : -1
 }

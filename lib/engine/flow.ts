@@ -58,7 +58,7 @@ import { Farewell } from './farewell.ts'
 import { FlowStats } from './flow-stats.ts'
 import { type Handshake, takeAgreement, takeNumbers } from './handshake.ts'
 import { HelloExchange } from './hello-exchange.ts'
-import { EARLY_BYTES, type KeptTrain, keep } from './orphans.ts'
+import { EARLY_BYTES, EARLY_TRAINS, type KeptTrain, keep } from './orphans.ts'
 import type { Outbox, TrainOwner } from './outbox.ts'
 import { Segments } from './segments.ts'
 import { SendQueue } from './send-queue.ts'
@@ -218,6 +218,14 @@ export class Flow implements Channel, Deadline, TrainOwner {
       process.nextTick(done)
       return
     }
+    if (this.#learning) {
+      // Nothing was heard and nothing sent, so the kernel's own FIN has the right numbers.
+      const sink = this.#sink
+      this.#free('fin')
+      process.nextTick(done)
+      guarded(() => sink?.onEnd())
+      return
+    }
     this.#farewell.ask(done)
     this.slot.words[this.slot.base + S_STATE] = CLOSING
     this.#host.mark(this)
@@ -229,7 +237,7 @@ export class Flow implements Channel, Deadline, TrainOwner {
 
   release(): void {
     this.#sink = undefined
-    this.#queue.settle()
+    this.#queue.abandon()
     if (this.#state.is !== 'open') return
     const now = this.#host.clock.now()
     if (!this.#farewell.answered) this.#abort(now)
@@ -440,7 +448,7 @@ export class Flow implements Channel, Deadline, TrainOwner {
       this.#segments.ifindex = d[at + D_IFINDEX]
       state.seen = true
     } else if (state.seen) this.#keepEarly(d, at, memory)
-    else if ((flags & (ACK | RST)) === ACK) {
+    else if ((flags & (ACK | RST)) === ACK && this.#host.mayAnswer()) {
       // Half-open (RFC 9293, 3.5.1): the peer still has our predecessor's connection. Our carrier's filter hides this from the kernel.
       this.#host.sendControl(this, RST, d[at + D_ACK], 0)
     }
@@ -503,7 +511,7 @@ export class Flow implements Channel, Deadline, TrainOwner {
   }
 
   #keepEarly(d: Int32Array, at: number, memory: Uint8Array): void {
-    if (this.#earlyBytes + d[at + D_LENGTH] > EARLY_BYTES) {
+    if (this.#earlyBytes + d[at + D_LENGTH] > EARLY_BYTES || this.#early.length >= EARLY_TRAINS) {
       this.#host.counters.orphan++
       return
     }
@@ -530,8 +538,7 @@ export class Flow implements Channel, Deadline, TrainOwner {
 
   /** True when a descriptor may be added; else the flow waits for its turn. */
   readonly #room = (outbox: Outbox): boolean => {
-    if (outbox.full) outbox.flush()
-    if (!outbox.blocked) return true
+    if (outbox.makeRoom()) return true
     this.#host.mark(this)
     return false
   }
@@ -574,11 +581,7 @@ export class Flow implements Channel, Deadline, TrainOwner {
   segmentRefused(errno: number, size: number): void {
     const drop: Drop = { reason: 'send-refused', size, code: systemError(errno, 'sendmmsg').code }
     this.countDrop(drop)
-    try {
-      this.#sink?.onDrop(drop)
-    } catch (error) {
-      rethrowLater(error)
-    }
+    guarded(() => this.#sink?.onDrop(drop))
   }
 
   // Time
@@ -603,7 +606,7 @@ export class Flow implements Channel, Deadline, TrainOwner {
     }
     this.#onEndingDue(now)
     const idle = this.#settings.idleTimeoutMs
-    if (idle > 0 && now >= this.#heardMs + idle) {
+    if (this.#state.is === 'open' && idle > 0 && now >= this.#heardMs + idle) {
       const peer = formatHostPort(this.remoteAddress, this.remotePort)
       this.#abort(now)
       this.#tellClosed(new FakeTcpError('ERR_FAKETCP_IDLE', `Nothing was heard from ${peer} for ${idle} ms (idleTimeoutMs)`))
@@ -616,7 +619,7 @@ export class Flow implements Channel, Deadline, TrainOwner {
     if (now >= farewell.graceDue) {
       farewell.graceDue = NEVER
       farewell.peerEnded = true
-      this.#sink?.onEnd()
+      guarded(() => this.#sink?.onEnd())
       if (farewell.answered) this.#wait(false, now)
     }
     if (now >= farewell.finDue) {
@@ -624,7 +627,7 @@ export class Flow implements Channel, Deadline, TrainOwner {
       if (!farewell.overdue(answers)) this.#host.mark(this)
       else {
         // Nothing more will come either: the stream ends.
-        if (!farewell.peerEnded) this.#sink?.onEnd()
+        if (!farewell.peerEnded) guarded(() => this.#sink?.onEnd())
         this.#wait(false, now)
       }
     }
@@ -664,8 +667,12 @@ export class Flow implements Channel, Deadline, TrainOwner {
 
   /** Tells the peer by a reset that carries the highest sequence number ever sent: a tracker takes a lower one for invalid. */
   #abort(now: number): void {
+    if (this.#learning) {
+      this.#free('reset') // nothing was sent: the kernel's numbers are exact
+      return
+    }
     const { words, base } = this.slot
-    if (!this.#learning) this.#host.sendControl(this, RST | ACK, words[base + S_SND_MAX], nextAck(words, base))
+    this.#host.sendControl(this, RST | ACK, words[base + S_SND_MAX], nextAck(words, base))
     this.#wait(true, now)
   }
 
@@ -683,18 +690,18 @@ export class Flow implements Channel, Deadline, TrainOwner {
   #tellClosed(error: Error | undefined): void {
     const sink = this.#sink
     this.#sink = undefined
-    sink?.onClose(error)
+    guarded(() => sink?.onClose(error))
   }
 
   #leave(): void {
     if (this.#left) return
     this.#left = true
     if (this.#referenced) this.#host.unhold()
-    this.#queue.settle()
+    this.#queue.abandon()
     this.#farewell.abandon()
   }
 
-  #free(how: 'silent' | 'fin'): void {
+  #free(how: 'silent' | 'fin' | 'reset'): void {
     if (this.#state.is === 'free') return
     this.#state = { is: 'free' }
     this.#flowing = false
@@ -716,5 +723,14 @@ export class Flow implements Channel, Deadline, TrainOwner {
     if (this.#state.is === 'open') this.#abort(this.#host.clock.now())
     this.#tellClosed(error)
     this.#free(opening ? 'fin' : 'silent')
+  }
+}
+
+/** Runs what may run the application's code, of which an exception must not cut short what the engine is doing. */
+function guarded(run: () => void): void {
+  try {
+    run()
+  } catch (error) {
+    rethrowLater(error)
   }
 }

@@ -66,14 +66,16 @@ export class HelloExchange {
     this.dueMs = Number.POSITIVE_INFINITY
     if (this.#state !== 'asking') return false
     if (this.#repeats++ < MAX_REPEATS) return true
-    this.#state = 'none'
+    this.giveUp()
     return false
   }
 
   /** Gives up asking: the question's sequence number has left the window. */
   giveUp(): void {
     this.dueMs = Number.POSITIVE_INFINITY
-    if (this.#state === 'asking') this.#state = 'none'
+    if (this.#state !== 'asking') return
+    this.#state = 'none'
+    this.#candidates = MAX_CANDIDATES
   }
 
   /**
@@ -102,7 +104,10 @@ export class HelloExchange {
       case 'asking':
         return this.#meet('listener', memory.slice(offset, offset + length))
       case 'none':
-        return undefined
+        // An answer that comes after we stopped asking is still no message.
+        return this.#ours !== undefined && this.#candidates-- > 0
+          ? this.#meet('listener', memory.slice(offset, offset + length))
+          : undefined
     }
   }
 

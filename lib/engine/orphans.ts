@@ -1,6 +1,6 @@
 // Captured packets whose handshake has not completed: a small bounded side table, so that data which overtakes accept() is not lost and
 // a flood of strangers costs next to nothing. It knows no flow, no socket.
-import { ACK, D_ACK, D_FLAGS, D_KEY, D_LENGTH, D_MSS, D_OFFSET, D_SEQ, D_TSVAL, D_WORDS, KEY_WORDS, SYN } from '../native/layout.ts'
+import { ACK, D_ACK, D_FLAGS, D_KEY, D_LENGTH, D_MSS, D_OFFSET, D_SEQ, D_TSVAL, D_WORDS, FIN, KEY_WORDS, SYN } from '../native/layout.ts'
 
 /** A captured train with a payload of its own, so that it can be replayed once its flow exists. */
 export interface KeptTrain {
@@ -24,6 +24,8 @@ export interface Orphan {
   ack: number
   /** Whether it has sent data. */
   talks: boolean
+  /** Pure ACKs seen. */
+  acks: number
   readonly trains: KeptTrain[]
   bytes: number
 }
@@ -35,8 +37,12 @@ export const ORPHAN_MS = 5000
 
 const MAX_ORPHANS = 4096
 const MAX_BYTES = 16 << 20
-/** Pure ACKs are kept too: the third ACK tells the peer's window. */
-const MAX_TRAINS = 1024
+/** What a kept train costs beside its payload, for MAX_BYTES. */
+const TRAIN_COST = 512
+/** Early messages of one peer, however short. */
+export const EARLY_TRAINS = 8192
+/** Pure ACKs are kept too, for the third ACK tells the peer's window, but no more than a few. */
+const MAX_ACKS = 4
 
 /**
  * Keyed by 4-tuple, oldest first. Peers of which only a SYN was seen are kept apart, so that a SYN flood pushes out only its own kind:
@@ -95,13 +101,15 @@ export class Orphans {
     }
     const length = d[at + D_LENGTH]
     if (length > 0) orphan.talks = true
+    else if ((flags & FIN) === 0 && ++orphan.acks > MAX_ACKS) return
     orphan.ack = d[at + D_ACK]
-    if (orphan.bytes + length > EARLY_BYTES || this.#bytes + length > MAX_BYTES || orphan.trains.length >= MAX_TRAINS) {
+    const cost = length + TRAIN_COST
+    if (orphan.bytes + length > EARLY_BYTES || orphan.trains.length >= EARLY_TRAINS || this.#bytes + cost > MAX_BYTES) {
       this.#onLost(1)
       return
     }
     orphan.bytes += length
-    this.#bytes += length
+    this.#bytes += cost
     orphan.trains.push(keep(d, at, memory))
   }
 
@@ -135,7 +143,7 @@ export class Orphans {
   #remove(name: string, orphan: Orphan): void {
     this.#silent.delete(name)
     this.#talking.delete(name)
-    this.#bytes -= orphan.bytes
+    this.#bytes -= orphan.bytes + orphan.trains.length * TRAIN_COST
   }
 }
 
@@ -157,6 +165,7 @@ function makeOrphan(d: Int32Array, at: number, sinceMs: number, irs: number | un
     tsval: d[at + D_TSVAL],
     ack: 0,
     talks: false,
+    acks: 0,
     trains: [],
     bytes: 0,
   }

@@ -1,5 +1,5 @@
 // The trains of one address family on their way to the kernel: filled by flows, sent in one native call, resumed after a full socket buffer.
-import { EAGAIN, ENOBUFS } from '../errors.ts'
+import { EAGAIN, ENOBUFS, rethrowLater } from '../errors.ts'
 import type { Sender } from '../link/sender.ts'
 import { D_LENGTH, D_OFFSET, D_SEGMENT, D_SKIP, D_WORDS } from '../native/layout.ts'
 
@@ -11,12 +11,21 @@ export interface TrainOwner {
   segmentRefused(errno: number, size: number): void
 }
 
+/** What an owner is still to be told. */
+type News = { owner: TrainOwner; errno: number; size: number }
+
 const CAPACITY = 256
 /** A full queue of the network device (ENOBUFS) tells nobody when it has room again. */
 const DEVICE_RETRY_MS = 1
+/** `errno` of a train that went well. */
+const SENT = 0
 
+/**
+ * Owners run the application's callbacks, which may come back here. So sending (`transmit`) and telling (`settle`) are two steps: nobody is told
+ * anything before the outbox is in order, and never while a flow is filling it.
+ */
 export class Outbox {
-  /** The descriptor at `open()`'s result is the caller's to fill, except D_OFFSET, D_LENGTH, D_SEGMENT and D_SKIP. */
+  /** The descriptor at the result of `control` and `train` is the caller's to fill, except D_OFFSET, D_LENGTH, D_SEGMENT and D_SKIP. */
   readonly words = new Int32Array(CAPACITY * D_WORDS)
   readonly #owners: Array<TrainOwner | undefined> = new Array(CAPACITY).fill(undefined)
   /** Segments of each train, counted once when it is added. */
@@ -24,10 +33,12 @@ export class Outbox {
   readonly #buffers: Uint8Array[] = []
   readonly #sender: Sender
   readonly #onRoom: () => void
+  #news: News[] = []
   #from = 0
   #count = 0
   #total = 0
   #blocked = false
+  #closed = false
 
   /** @param onRoom called when a blocked outbox is empty again */
   constructor(open: (onWritable: () => void) => Sender, onRoom: () => void) {
@@ -38,6 +49,17 @@ export class Outbox {
   /** True while the kernel takes nothing: the caller keeps its messages. */
   get blocked(): boolean {
     return this.#blocked
+  }
+
+  /** True when owners wait for `settle`. */
+  get unsettled(): boolean {
+    return this.#news.length > 0
+  }
+
+  /** Sends what is there if need be; false when nothing can be added now. Tells nobody anything. */
+  makeRoom(): boolean {
+    if (this.#count === CAPACITY) this.transmit()
+    return !this.#blocked && !this.#closed
   }
 
   /** Adds a segment without payload; the caller fills the descriptor at the returned word. */
@@ -65,19 +87,14 @@ export class Outbox {
     return at
   }
 
-  /** True when nothing more can be added before `flush`. */
-  get full(): boolean {
-    return this.#count === CAPACITY
-  }
-
   /** Sends what was added. When the kernel's buffer is full the rest stays and `blocked` is true. */
-  flush(): void {
-    if (this.#blocked) return
+  transmit(): void {
+    if (this.#blocked || this.#closed) return
     while (this.#total > 0) {
-      const sent = this.#sender.send(this.words, this.#from, this.#count - this.#from, this.#buffers)
-      const done = sent === this.#total
+      const asked = this.#total
+      const sent = this.#send()
       this.#advance(sent)
-      if (done) break
+      if (sent === asked) break
       const errno = this.#sender.errno
       if (errno === EAGAIN || errno === ENOBUFS) {
         this.#blocked = true
@@ -91,14 +108,36 @@ export class Outbox {
     this.#buffers.length = 0
   }
 
+  #send(): number {
+    try {
+      return this.#sender.send(this.words, this.#from, this.#count - this.#from, this.#buffers)
+    } catch (error) {
+      // A buffer that its owner has detached since it was written: nothing was sent, and which one it is the sender does not say.
+      rethrowLater(error)
+      return this.#total
+    }
+  }
+
+  /** Tells the owners what has become of their trains. */
+  settle(): void {
+    if (this.#news.length === 0) return
+    const news = this.#news
+    this.#news = []
+    for (const { owner, errno, size } of news) {
+      if (errno === SENT) owner.trainDone()
+      else owner.segmentRefused(errno, size)
+    }
+  }
+
   close(): void {
+    this.#closed = true
     this.#sender.close()
   }
 
   #retry(): void {
-    if (!this.#blocked) return
+    if (!this.#blocked || this.#closed) return
     this.#blocked = false
-    this.flush()
+    this.transmit()
     if (!this.#blocked) this.#onRoom()
   }
 
@@ -117,7 +156,7 @@ export class Outbox {
       const owner = this.#owners[this.#from]
       this.#owners[this.#from] = undefined
       this.#from++
-      owner?.trainDone()
+      if (owner !== undefined) this.#news.push({ owner, errno: SENT, size: 0 })
     }
   }
 
@@ -125,7 +164,10 @@ export class Outbox {
   #refuse(errno: number): void {
     const at = this.#from * D_WORDS
     const owner = this.#owners[this.#from]
-    if (owner !== undefined) owner.segmentRefused(errno, this.#buffers[this.words[at + D_OFFSET] + this.words[at + D_SKIP]].length)
+    if (owner !== undefined) {
+      const { length } = this.#buffers[this.words[at + D_OFFSET] + this.words[at + D_SKIP]]
+      this.#news.push({ owner, errno, size: length })
+    }
     this.#advance(1)
   }
 }

@@ -96,11 +96,17 @@ export class SendQueue {
 
   /** The outbox has passed one train on. */
   trainDone(): void {
-    if (--this.#inOutbox === 0 && this.empty) this.settle()
+    if (--this.#inOutbox === 0 && this.empty) this.#settle()
   }
 
-  /** Nothing more will be sent of what was put: the stream may reuse its buffers. */
-  settle(): void {
+  /** No more of it is to be numbered. What is in the outbox already still goes: its buffers are given back when it has gone. */
+  abandon(): void {
+    this.#next = this.#messages.length
+    if (this.#inOutbox === 0) this.#settle()
+  }
+
+  /** The stream may reuse its buffers. */
+  #settle(): void {
     const done = this.#done
     this.#done = undefined
     this.#messages = NOTHING

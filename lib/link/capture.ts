@@ -24,6 +24,8 @@ export class Capture {
   /** By REJECT_* and COUNT_* of layout.ts. */
   readonly counters = new Float64Array(CAPTURE_COUNTERS)
   readonly #native: NativeCapture
+  /** What the kernel granted. */
+  readonly receiveBufferBytes: number
   /** As last read by `sample`. */
   kernelDrops = 0
 
@@ -48,15 +50,12 @@ export class Capture {
       counters: this.counters,
       onBatch: (count) => onBatch(this, count),
     })
+    this.receiveBufferBytes = this.#native.receiveBufferBytes
   }
 
   /** Whether GRO-merged packets arrive with their segment size, so that peers may send trains. */
   get splitsTrains(): boolean {
     return this.mode === 'packet'
-  }
-
-  get receiveBufferBytes(): number {
-    return this.#native.receiveBufferBytes
   }
 
   setFilter(filter: CaptureFilter): void {

@@ -178,7 +178,13 @@ it('a listen whose signal is already aborted: AbortError', async () => {
   await expectClean()
 })
 
+/** Somebody who is there for ARP only: packets to this address vanish. */
+async function vanish(address: string): Promise<void> {
+  await hosts.a.exec('ip', ['neigh', 'replace', address, 'lladdr', '02:00:00:00:00:99', 'nud', 'permanent', 'dev', hosts.a.iface])
+}
+
 it('nobody answers within connectTimeoutMs: ETIMEDOUT', async () => {
+  await vanish(NOBODY)
   const started = performance.now()
   expect(await peer.dialError({ host: NOBODY, port: PORT, connectTimeoutMs: 150 })).toMatchObject({
     code: 'ETIMEDOUT',

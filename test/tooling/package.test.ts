@@ -34,7 +34,7 @@ it('gives import and require the same module, without a warning', async () => {
 
 it.each(['nodenext', 'node20'])('has types for import and require (module: %s)', async (module) => {
   const use =
-    "const error: FakeTcpError = new FakeTcpError('ERR_FAKETCP_CLOSED', 'closed')\nconst opening: Promise<unknown> = dial('10.77.0.2:9191')\n"
+    "const error: FakeTcpError = new FakeTcpError('ERR_FAKETCP_IDLE', 'idle')\nconst opening: Promise<unknown> = dial('10.77.0.2:9191')\n"
   await writeFile(join(consumer, 'esm.mts'), `import { dial, FakeTcpError } from 'faketcp'\n${use}export { error, opening }\n`)
   await writeFile(
     join(consumer, 'cjs.cts'),
