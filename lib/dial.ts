@@ -32,9 +32,11 @@ export async function dial(target: string | DialOptions, options?: DialOptions):
   try {
     const addresses = await limit.race(resolve(parsed))
     let failure: unknown
+    // One address that swallows packets must not use up the time of the next one.
+    const shareMs = parsed.connectTimeoutMs / addresses.length
     for (const address of addresses) {
       try {
-        return await dialAddress(parsed, address, limit, (capture) => diallerFor(binding, parsed.table, capture))
+        return await dialAddress(parsed, address, shareMs, limit, (capture) => diallerFor(binding, parsed.table, capture))
       } catch (error) {
         failure = error
         if (limit.error !== undefined) throw limit.error
@@ -54,36 +56,48 @@ async function resolve({ host, family }: ParsedDial): Promise<string[]> {
 async function dialAddress(
   parsed: ParsedDial,
   address: string,
+  shareMs: number,
   limit: TimeLimit,
   diallerOf: (capture: CaptureMode | 'auto') => Dialler,
 ): Promise<FakeTcpConn> {
   const dialler = diallerOf(parsed.capture)
   try {
-    return await connect(parsed, address, limit, dialler)
+    return await connect(parsed, address, shareMs, limit, dialler)
   } catch (error) {
     // Where this host rewrites the packets of its own connections, a raw socket still sees them as the carrier does.
     const unseen = error instanceof FakeTcpError && error.code === 'ERR_FAKETCP_HANDSHAKE_UNSEEN'
     if (!unseen || !dialler.mayFallBack || limit.error !== undefined) throw error
-    return await connect(parsed, address, limit, diallerOf('raw'))
+    return await connect(parsed, address, shareMs, limit, diallerOf('raw'))
   }
 }
 
-function connect(parsed: ParsedDial, address: string, limit: TimeLimit, dialler: Dialler): Promise<FakeTcpConn> {
+function connect(parsed: ParsedDial, address: string, shareMs: number, limit: TimeLimit, dialler: Dialler): Promise<FakeTcpConn> {
   return new Promise((resolve, reject) => {
     if (limit.error !== undefined) {
       reject(limit.error)
       return
     }
     let dialling: Dialling | undefined
-    limit.onOver = (error) => {
+    const fail = (error: unknown) => {
+      clearTimeout(timer)
+      limit.onOver = undefined
       dialling?.cancel()
       reject(error)
     }
-    dialling = dialler.dial({ ...parsed, address }, (error, channel) => {
-      limit.onOver = undefined
-      if (channel === undefined) reject(error)
-      else resolve(makeConn(channel, parsed))
-    })
+    const timeout = () => fail(systemError(ETIMEDOUT, 'connect', { address, port: parsed.port }))
+    const timer = setTimeout(timeout, Math.min(shareMs, LONGEST_MS))
+    limit.onOver = fail
+    try {
+      dialling = dialler.dial({ ...parsed, address }, (error, channel) => {
+        dialling = undefined
+        if (channel === undefined) return fail(error)
+        clearTimeout(timer)
+        limit.onOver = undefined
+        resolve(makeConn(channel, parsed))
+      })
+    } catch (error) {
+      fail(error)
+    }
   })
 }
 
