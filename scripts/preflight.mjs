@@ -62,11 +62,10 @@ export function headersPrefix(execPath = process.execPath) {
  */
 export function missingPackages(modes, machine = {}) {
   const path = machine.path ?? searchPath()
-  const missing = modes.flatMap((mode) =>
-    Object.entries(PACKAGES[mode])
-      .filter(([, commands]) => !commands.every((command) => isCommand(command, path)))
-      .map(([name]) => name),
-  )
+  const wanted = modes.flatMap((mode) => Object.entries(PACKAGES[mode]))
+  const missing = [
+    ...new Set(wanted.filter(([, commands]) => !commands.every((command) => isCommand(command, path))).map(([name]) => name)),
+  ]
   // A distribution's Node is linked against libnode and keeps its headers in a package of their own; others carry them or download them.
   const sharedNode = machine.sharedNode ?? Boolean(process.config.variables.node_shared)
   const headers = 'headers' in machine ? machine.headers : headersPrefix()
