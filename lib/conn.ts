@@ -1,7 +1,7 @@
 // FakeTcpConn: one connection as a Duplex of messages. It stands on the Channel interface and knows no fake TCP.
 import { Duplex } from 'node:stream'
 import { channels } from './diagnostics.ts'
-import { FakeTcpError, rethrowLater } from './errors.ts'
+import { FakeTcpError, guarded } from './errors.ts'
 import type { MessageArena } from './message-arena.ts'
 import type { ConnStats } from './stats.ts'
 import type { Channel, ChannelSink, Drop, Family } from './transport.ts'
@@ -217,8 +217,7 @@ export class FakeTcpConn extends Duplex {
         ? new FakeTcpError('ERR_FAKETCP_MESSAGE_EMPTY', 'An empty message cannot be sent: without payload a segment is a pure ACK')
         : new FakeTcpError('ERR_FAKETCP_MESSAGE_SIZE', `A message of ${size} bytes does not fit: at most ${max} bytes (maxMessageSize)`)
     if (callback !== undefined) process.nextTick(callback, error)
-    const drop: Drop = { reason: size === 0 ? 'message-empty' : 'message-size', size, max }
-    process.nextTick(() => this.#drop(drop))
+    process.nextTick(() => this.#drop(misfit(size, max)))
     return !this.writableNeedDrain
   }
 
@@ -247,7 +246,7 @@ export class FakeTcpConn extends Duplex {
         const size = message.length
         if (size > 0 && size <= max) fitting.push(message)
         else if (size > max && this.#split) for (let at = 0; at < size; at += max) fitting.push(message.subarray(at, at + max))
-        else this.#drop({ reason: size === 0 ? 'message-empty' : 'message-size', size, max })
+        else this.#drop(misfit(size, max))
       }
     }
     if (fitting.length === 0) done()
@@ -327,11 +326,7 @@ export class FakeTcpConn extends Duplex {
 
   #tellDrop(drop: Drop): void {
     if (channels.connDrop.hasSubscribers) channels.connDrop.publish({ conn: this, drop })
-    try {
-      this.emit('drop', drop)
-    } catch (error) {
-      rethrowLater(error) // the drop of one message must not cost others
-    }
+    guarded(() => this.emit('drop', drop)) // the drop of one message must not cost others
   }
 
   #end(): void {
@@ -345,4 +340,9 @@ export class FakeTcpConn extends Duplex {
     if (error === undefined && this.#peerEnded) return // the stream destroys itself once both sides have ended and all is read
     this.destroy(error)
   }
+}
+
+/** The loss of a message that is empty or does not fit. */
+function misfit(size: number, max: number): Drop {
+  return { reason: size === 0 ? 'message-empty' : 'message-size', size, max }
 }

@@ -91,6 +91,15 @@ export function rethrowLater(error: unknown): void {
   })
 }
 
+/** Runs what may run the application's code, of which an exception must not cut short what the caller is doing. */
+export function guarded(run: () => void): void {
+  try {
+    run()
+  } catch (error) {
+    rethrowLater(error)
+  }
+}
+
 /** A wrong option: says what was expected and what came. */
 export function invalidOption(name: string, expected: string, got: unknown): FakeTcpError {
   const shown =

@@ -2,7 +2,7 @@
 import { EventEmitter } from 'node:events'
 import { type ConnOptions, FakeTcpConn } from './conn.ts'
 import { channels } from './diagnostics.ts'
-import { rethrowLater } from './errors.ts'
+import { guarded } from './errors.ts'
 import { MessageArena } from './message-arena.ts'
 import type { ListenerStats } from './stats.ts'
 import type { Acceptor, AcceptorSink, Channel, ListenAddress, RefusedConnection } from './transport.ts'
@@ -186,11 +186,7 @@ export class FakeTcpListener extends EventEmitter<FakeTcpListenerEvents> impleme
       if (conn === undefined) return
       if (conn.destroyed) continue
       conn.off('error', ignore)
-      try {
-        this.emit('connection', conn)
-      } catch (error) {
-        rethrowLater(error)
-      }
+      guarded(() => this.emit('connection', conn))
     }
   }
 }

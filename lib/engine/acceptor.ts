@@ -1,7 +1,7 @@
 // Accepts: a listening carrier, the captures of its port, and the engine of the flows that come of them.
 import { familyOf, formatAddress, isMapped } from '../address.ts'
 import { listenCarriers } from '../carrier/carrier.ts'
-import { FakeTcpError, fromNative, rethrowLater, systemError } from '../errors.ts'
+import { FakeTcpError, fromNative, guarded, rethrowLater, systemError } from '../errors.ts'
 import type { FlowTable } from '../flow/table.ts'
 import type { CaptureFilter, CaptureMode } from '../link/capture.ts'
 import type { Binding, NativeCarrier, NativeCarrierListener } from '../native/binding.ts'
@@ -11,7 +11,6 @@ import type { Acceptor, AcceptorSink, ListenAddress, RefusedConnection } from '.
 import { EngineStats } from './counters.ts'
 import { Engine } from './engine.ts'
 import type { Flow } from './flow.ts'
-import type { Orphans } from './orphans.ts'
 
 export interface ListenTarget {
   /** Numeric; '::' and '0.0.0.0' are every address. */
@@ -159,11 +158,8 @@ export class EngineAcceptor implements Acceptor {
     this.stats.accepted++
     if (orphan?.irs !== undefined && orphan.isn !== undefined) flow.begin({ ...orphan, irs: orphan.irs, isn: orphan.isn })
     flow.open(seen)
-    try {
-      sink.onChannel(flow)
-    } catch (error) {
-      rethrowLater(error)
-    }
+    const channel = flow
+    guarded(() => sink.onChannel(channel))
     const now = this.#engine.clock.now()
     for (const train of orphan?.trains ?? []) flow.receive(train.descriptor, 0, train.payload, now)
   }
@@ -195,15 +191,15 @@ export class EngineAcceptor implements Acceptor {
 class AcceptorStats extends EngineStats implements ListenerStats {
   accepted = 0
   refused = 0
-  readonly #orphans: Orphans | undefined
+  readonly #engine: Engine
 
   constructor(engine: Engine) {
     super(engine.counters, engine.captures)
-    this.#orphans = engine.orphans
+    this.#engine = engine
   }
 
   get orphans(): number {
-    return this.#orphans?.size ?? 0
+    return this.#engine.orphans?.size ?? 0
   }
 }
 

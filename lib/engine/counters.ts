@@ -22,6 +22,11 @@ export class EngineCounters {
   staleFins = 0
 }
 
+/** As last sampled, summed over the captures. */
+export function kernelDropsOf(captures: readonly Capture[]): number {
+  return captures.reduce((sum, capture) => sum + capture.kernelDrops, 0)
+}
+
 /** The statistics of an engine: a view on its counters and those of its captures. */
 export class EngineStats implements CaptureStats {
   readonly #counters: EngineCounters
@@ -39,7 +44,7 @@ export class EngineStats implements CaptureStats {
     return this.#sum(COUNT_CALLS)
   }
   get kernelDrops(): number {
-    return this.#captures.reduce((sum, capture) => sum + capture.kernelDrops, 0)
+    return kernelDropsOf(this.#captures)
   }
   get receiveBufferBytes(): number {
     return this.#captures.reduce((sum, capture) => sum + capture.receiveBufferBytes, 0)

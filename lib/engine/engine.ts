@@ -2,7 +2,7 @@
 // timer for all deadlines and sends what flows have to say. Dialling and accepting stand on it (dialler.ts, acceptor.ts).
 import { formatAddress, isMapped } from '../address.ts'
 import { isKnownToKernel } from '../carrier/known.ts'
-import { FakeTcpError, rethrowLater } from '../errors.ts'
+import { FakeTcpError, guarded } from '../errors.ts'
 import { DeadlineHeap } from '../flow/deadlines.ts'
 import { F_OPENED_MS } from '../flow/layout.ts'
 import { EXISTS, type FlowTable, FULL } from '../flow/table.ts'
@@ -11,7 +11,7 @@ import { openRawSender } from '../link/sender.ts'
 import type { Binding, NativeCarrier } from '../native/binding.ts'
 import { D_ACK, D_FLAGS, D_KEY, D_SEQ, D_WORDS, KEY_LOCAL, KEY_WORDS, RST } from '../native/layout.ts'
 import { type Clock, systemClock } from './clock.ts'
-import { EngineCounters } from './counters.ts'
+import { EngineCounters, kernelDropsOf } from './counters.ts'
 import { Flow, type FlowHost, type FlowSettings } from './flow.ts'
 import { type Orphan, Orphans } from './orphans.ts'
 import { Outbox } from './outbox.ts'
@@ -117,7 +117,7 @@ export class Engine implements FlowHost {
   }
 
   get kernelDrops(): number {
-    return this.captures.reduce((sum, capture) => sum + capture.kernelDrops, 0)
+    return kernelDropsOf(this.captures)
   }
 
   get flowCount(): number {
@@ -176,11 +176,10 @@ export class Engine implements FlowHost {
     for (const flow of this.#flows) flow?.exit()
   }
 
-  /** Ends all flows at once and closes every socket. Idempotent. */
-  close(error?: Error): void {
+  /** Closes every socket of an engine without flows. Idempotent. */
+  close(): void {
     if (this.#closed) return
     this.#closed = true
-    for (const flow of this.#flows) flow?.shutDown(error)
     running.delete(this)
     if (running.size === 0) process.off('exit', onExit)
     this.#disarm()
@@ -358,13 +357,7 @@ export class Engine implements FlowHost {
     try {
       const deferred = this.#deferred
       this.#deferred = []
-      for (const run of deferred) {
-        try {
-          run()
-        } catch (error) {
-          rethrowLater(error)
-        }
-      }
+      for (const run of deferred) guarded(run)
       const now = this.clock.now()
       const marked = this.#marked
       this.#marked = []

@@ -1,7 +1,7 @@
 // One flow: the state machine behind a Channel. It judges what arrives and says what is to leave; sockets, timers and the list of flows belong
 // to the engine (FlowHost), numbering and closing to its parts (Segments, SendQueue, HelloExchange, Farewell).
 import { formatAddress, formatHostPort, isMapped } from '../address.ts'
-import { ECONNRESET, FakeTcpError, rethrowLater, systemError } from '../errors.ts'
+import { ECONNRESET, FakeTcpError, guarded, rethrowLater, systemError } from '../errors.ts'
 import type { Deadline } from '../flow/deadlines.ts'
 import {
   CLOSING,
@@ -687,7 +687,7 @@ export class Flow implements Channel, Deadline, TrainOwner {
     this.#host.schedule(this, until)
   }
 
-  #tellClosed(error: Error | undefined): void {
+  #tellClosed(error: Error): void {
     const sink = this.#sink
     this.#sink = undefined
     guarded(() => sink?.onClose(error))
@@ -715,22 +715,5 @@ export class Flow implements Channel, Deadline, TrainOwner {
   /** The process ends before timeWait does. */
   exit(): void {
     if (this.#state.is === 'timeWait') this.#carrier.end('silent')
-  }
-
-  /** Ends at once: the engine is closing. */
-  shutDown(error: Error | undefined): void {
-    const opening = this.#state.is === 'opening'
-    if (this.#state.is === 'open') this.#abort(this.#host.clock.now())
-    this.#tellClosed(error)
-    this.#free(opening ? 'fin' : 'silent')
-  }
-}
-
-/** Runs what may run the application's code, of which an exception must not cut short what the engine is doing. */
-function guarded(run: () => void): void {
-  try {
-    run()
-  } catch (error) {
-    rethrowLater(error)
   }
 }

@@ -24,7 +24,7 @@ export class HelloExchange {
   #theirs: Uint8Array | undefined
   #peer: Hello | undefined
   #repeats = 0
-  /** A listener that missed the handshake does not know where the peer's first message stands: messages still to be looked at. */
+  /** Messages still to be looked at by a listener that does not know where the peer's first one stands, or a dialler that stopped asking. */
   #candidates = 0
   /** When the question is to be asked again; Infinity when it is not. */
   dueMs = Number.POSITIVE_INFINITY
@@ -85,39 +85,35 @@ export class HelloExchange {
    * @returns 'met' for the hello, 'repeat' for one already known (a listener answers it again), undefined for a message of the application
    */
   take(first: boolean, memory: Uint8Array, offset: number, length: number): 'met' | 'repeat' | undefined {
-    if (this.#candidates > 0 && this.#state === 'waiting') {
-      this.#candidates--
-      const met = length >= HELLO_MIN && length <= HELLO_MAX ? this.#meet('dialler', memory.slice(offset, offset + length)) : undefined
-      if (met === undefined && this.#candidates === 0) this.#state = 'none'
-      return met
-    }
-    if (length > HELLO_MAX || length < HELLO_MIN) {
-      if (first && this.#state === 'waiting') this.#state = 'none'
-      return undefined
-    }
     switch (this.#state) {
       case 'met':
         if (this.#role === 'listener' && !first) return undefined
         return this.#theirs !== undefined && sameHello(this.#theirs, memory, offset, length) ? 'repeat' : undefined
-      case 'waiting':
-        return first ? this.#meet('dialler', memory.slice(offset, offset + length)) : undefined
+      case 'waiting': {
+        if (!first && this.#candidates === 0) return undefined
+        const met = this.#look('dialler', memory, offset, length)
+        if (this.#candidates > 0) this.#candidates--
+        if (met === undefined && this.#candidates === 0) this.#state = 'none'
+        return met
+      }
       case 'asking':
-        return this.#meet('listener', memory.slice(offset, offset + length))
+        return this.#look('listener', memory, offset, length)
       case 'none':
         // An answer that comes after we stopped asking is still no message.
-        return this.#ours !== undefined && this.#candidates-- > 0
-          ? this.#meet('listener', memory.slice(offset, offset + length))
-          : undefined
+        if (this.#ours === undefined || this.#candidates === 0 || !mayBeHello(length)) return undefined
+        this.#candidates--
+        return this.#look('listener', memory, offset, length)
     }
+  }
+
+  #look(from: Role, memory: Uint8Array, offset: number, length: number): 'met' | undefined {
+    return mayBeHello(length) ? this.#meet(from, memory.slice(offset, offset + length)) : undefined
   }
 
   #meet(from: Role, payload: Uint8Array): 'met' | undefined {
     const nonce = from === 'listener' && this.#ours !== undefined ? nonceOf(this.#ours) : undefined
     const hello = decodeHello(from, payload, nonce)
-    if (hello === undefined) {
-      if (this.#state === 'waiting' && this.#candidates === 0) this.#state = 'none'
-      return undefined
-    }
+    if (hello === undefined) return undefined
     if (this.#role === 'listener')
       this.#ours = encodeHello('listener', { capabilities: this.#capabilities, extensions: new Map() }, nonceOf(payload))
     this.#peer = hello
@@ -126,4 +122,8 @@ export class HelloExchange {
     this.dueMs = Number.POSITIVE_INFINITY
     return 'met'
   }
+}
+
+function mayBeHello(length: number): boolean {
+  return length >= HELLO_MIN && length <= HELLO_MAX
 }

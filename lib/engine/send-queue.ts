@@ -1,5 +1,5 @@
 // The messages that a flow's stream has handed over, on their way into the outbox: cut into trains, numbered, held back where they must be.
-import { rethrowLater } from '../errors.ts'
+import { guarded } from '../errors.ts'
 import { F_BYTES_OUT, F_LAST_SENT_MS, F_MESSAGES_OUT, S_SET_BACKS, S_SND_NXT } from '../flow/layout.ts'
 import { ACK, PSH } from '../native/layout.ts'
 import { leavesWindow, nextSequence, trainLimit } from '../wire/rules.ts'
@@ -111,10 +111,6 @@ export class SendQueue {
     this.#done = undefined
     this.#messages = NOTHING
     this.#next = 0
-    try {
-      done?.()
-    } catch (error) {
-      rethrowLater(error)
-    }
+    if (done !== undefined) guarded(done)
   }
 }
