@@ -17,7 +17,7 @@ import { type Device, errorName, type HostView, type Neighbour, RTN_LOCAL, RTN_U
 
 const ETHERTYPE_IP = 0x0800
 const ETHERTYPE_IPV6 = 0x86dd
-/** The same in every network namespace (linux/net/loopback: LOOPBACK_IFINDEX). */
+/** The same in every network namespace (LOOPBACK_IFINDEX of the kernel's net/flow.h). */
 const LOOPBACK_IFINDEX = 1
 const NO_HEADER = new Uint8Array(0)
 /** Bits of the first word of a link address: there is one; it is a group's (IEEE 802, I/G). */

@@ -338,6 +338,14 @@ describe('a device', () => {
   })
 })
 
+it('an open path does not keep the process', async () => {
+  const script = `import(process.argv[1]).then((rig) => console.log(rig.open('peer', '10.77.0.2', '10.77.0.1').why))`
+  const child = a.spawn(process.execPath, ['-e', script, rig.url], { env, stdio: ['ignore', 'pipe', 'inherit'] })
+  const [line] = await once(createInterface({ input: child.stdout! }), 'line')
+  const [code] = await once(child, 'close')
+  expect([line, code]).toEqual(['neighbour unresolved', 0])
+})
+
 it('changes are told', async () => {
   const changes = () => agent.run((ctx) => (ctx.state.rig as typeof Rig).changesSoFar())
   await open('peer', '10.77.0.2', '10.77.0.1')
