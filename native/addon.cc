@@ -92,6 +92,7 @@ NAPI_MODULE_INIT() {
   };
   const napi_property_descriptor members[] = {
       constant("Capture", DefineCapture(env)),
+      constant("PacketSender", DefinePacketSender(env)),
       constant("RawSender", DefineRawSender(env)),
       constant("Carrier", DefineCarrier(env)),
       constant("CarrierListener", DefineCarrierListener(env)),

@@ -36,8 +36,13 @@ namespace faketcp {
   X(D_TTL, 20)            \
   X(D_MAC_HIGH, 21)       \
   X(D_MAC_LOW, 22)        \
+  X(D_HOP, 21)            \
   X(D_VLAN, 23)           \
   X(D_WORDS, 24)          \
+  X(HOP_IFINDEX, 0)       \
+  X(HOP_BYTES, 1)         \
+  X(HOP_HEADER, 2)        \
+  X(HOP_WORDS, 8)         \
   X(REJECT_TRUNCATED, 0)  \
   X(REJECT_HEADER, 1)     \
   X(REJECT_CHECKSUM, 2)   \
