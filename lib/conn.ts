@@ -1,7 +1,7 @@
 // FakeTcpConn: one connection as a Duplex of messages. It stands on the Channel interface and knows no fake TCP.
 import { Duplex } from 'node:stream'
 import { channels } from './diagnostics.ts'
-import { FakeTcpError, guarded, invalidOption } from './errors.ts'
+import { FakeTcpError, guarded, invalidOption, rethrowLater } from './errors.ts'
 import { type MessageArena, PIECE_MESSAGES, view } from './message-arena.ts'
 import type { ConnStats } from './stats.ts'
 import type { Channel, ChannelSink, Drop, Family, Outgoing } from './transport.ts'
@@ -378,7 +378,11 @@ export class FakeTcpConn extends Duplex {
 
   #deliver(message: Buffer): void {
     if (this.#wanted) {
-      this.#wanted = this.push(message)
+      try {
+        this.#wanted = this.push(message)
+      } catch (error) {
+        rethrowLater(error) // thrown by a 'data' handler, to which the rest of the train is still owed
+      }
       return
     }
     const bytes = this.#queuedBytes + message.length + MESSAGE_COST
