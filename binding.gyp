@@ -18,6 +18,7 @@
             'native/carrier.cc',
             'native/carrier_listener.cc',
             'native/carrier_socket.cc',
+            'native/coalesce.cc',
             'native/env.cc',
             'native/headers.cc',
             'native/js_values.cc',
