@@ -277,6 +277,7 @@ export class Flow implements Channel, Deadline, TrainOwner {
   /** What was captured of the handshake. */
   begin(handshake: Handshake): void {
     this.#peerMss = handshake.mss
+    this.#segments.ifindex = handshake.ifindex
     takeNumbers(this.slot, handshake)
   }
 
@@ -468,9 +469,9 @@ export class Flow implements Channel, Deadline, TrainOwner {
   #receiveOpening(state: { seen: boolean }, d: Int32Array, at: number, memory: Uint8Array): void {
     const flags = d[at + D_FLAGS]
     if ((flags & (SYN | ACK | RST)) === (SYN | ACK)) {
-      this.begin({ irs: d[at + D_SEQ], isn: (d[at + D_ACK] - 1) | 0, tsval: d[at + D_TSVAL], mss: d[at + D_MSS] })
+      const [ifindex, tsval, mss] = [d[at + D_IFINDEX], d[at + D_TSVAL], d[at + D_MSS]]
+      this.begin({ irs: d[at + D_SEQ], isn: (d[at + D_ACK] - 1) | 0, ifindex, tsval, mss })
       this.slot.words[this.slot.base + S_SND_WND] = d[at + D_WINDOW]
-      this.#segments.ifindex = d[at + D_IFINDEX]
       state.seen = true
     } else if (state.seen) this.#keepEarly(d, at, memory)
     else if ((flags & (ACK | RST)) === ACK && this.#host.mayAnswer()) {
@@ -485,8 +486,8 @@ export class Flow implements Channel, Deadline, TrainOwner {
     const kind = d[at + D_FLAGS] & (SYN | RST | ACK)
     if (this.#learning) {
       if (kind !== ACK) return
-      this.#segments.ifindex = d[at + D_IFINDEX]
-      this.begin({ irs: (d[at + D_SEQ] - 1) | 0, isn: (d[at + D_ACK] - 1) | 0, tsval: d[at + D_TSVAL], mss: undefined })
+      const [ifindex, tsval] = [d[at + D_IFINDEX], d[at + D_TSVAL]]
+      this.begin({ irs: (d[at + D_SEQ] - 1) | 0, isn: (d[at + D_ACK] - 1) | 0, ifindex, tsval, mss: undefined })
       this.#learning = false
       this.#flowing = true
       this.#hello.lookAnywhere()
