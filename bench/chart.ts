@@ -34,7 +34,7 @@ const MARGIN = 24
 const LABELS = 148
 const GAP = 28
 const HEADER = 84
-const FOOTER = 36
+const FOOTER = 32
 const ROW_HEAD = 62
 const ROW_GAP = 18
 const BAR = 22
@@ -64,22 +64,25 @@ export function chart(report: Report): string {
   )
   const axisMax = niceAbove(highest * 1.12)
 
+  const streams = contenders.some((name) => !boundaries.has(name))
+
   const panelWidth = (WIDTH - 2 * MARGIN - LABELS - GAP * (sizes.length - 1)) / sizes.length
   const panelHeight = contenders.length * BAR
   const rowHeight = ROW_HEAD + panelHeight + ROW_GAP
   const height = HEADER + scenes.length * rowHeight + FOOTER
 
+  const heading = `Messages per second with at most 1 % loss, relative to ${nice(reference)}`
   const titles: TitleComponentOption[] = [
-    titleOf(`Messages per second with at most 1 % loss, relative to ${nice(reference)}`, MARGIN, 20, 18, 'text', 600),
+    titleOf(heading, MARGIN, 20, 18, 'text', 600),
     titleOf(
-      `Medians of ${settings.rounds} rounds in one run, two hosts (network namespaces) on one machine. Only ratios within a run compare.`,
+      `${settings.rounds === 1 ? 'One round' : `Medians of ${settings.rounds} rounds`} in one run, two hosts (network namespaces) on one machine. Only ratios within a run compare.`,
       MARGIN,
       48,
       12,
       'muted',
     ),
     titleOf(
-      `Pale bars are byte streams, which keep no message boundaries: their messages are bytes divided by size.   Linux ${machine.kernel.replace(/-.*/, '')}, Node ${machine.node.slice(1)}, ${machine.cpus} CPUs`,
+      `${streams ? 'Pale bars are byte streams, which keep no message boundaries: their messages are bytes divided by size. ' : ''}Linux ${machine.kernel.replace(/-.*/, '')}, Node ${machine.node.slice(1)}, ${machine.cpus} CPUs`,
       MARGIN,
       height - 28,
       11,
@@ -132,7 +135,7 @@ export function chart(report: Report): string {
       option.series.push(barsOf(index, contenders, axisMax, (name) => ratioOf(cell, name), boundaries))
     }
   }
-  return drawn({ ...option, title: titles, animation: false, textStyle: { fontFamily: FONT } } as Option, height)
+  return drawn({ ...option, title: titles, animation: false, textStyle: { fontFamily: FONT } } as Option, heading, height)
 }
 
 function barsOf(
@@ -162,12 +165,15 @@ function barsOf(
           fontSize: 11,
           fontWeight: isOurs(name) ? 600 : 400,
           color: light(isOurs(name) || beyond ? 'text' : 'muted'),
-          textBorderWidth: 0,
+          // A halo, where the line of the reference passes behind.
+          textBorderColor: light('background'),
+          textBorderWidth: beyond ? 0 : 3,
         },
       }
     }),
     markLine: {
       silent: true,
+      z: 1,
       symbol: 'none',
       label: { show: false },
       lineStyle: { color: light('reference'), type: [3, 3], width: 1 },
@@ -192,7 +198,7 @@ function niceAbove(value: number): number {
   return step * magnitude
 }
 
-function drawn(option: Option, height: number): string {
+function drawn(option: Option, title: string, height: number): string {
   const instance = init(null, null, { renderer: 'svg', ssr: true, width: WIDTH, height })
   instance.setOption({ ...option, backgroundColor: light('background') })
   const svg = instance.renderToSVGString()
@@ -202,6 +208,6 @@ function drawn(option: Option, height: number): string {
     (['fill', 'stroke'] as const).map((attribute) => `[${attribute}="${day}"]{${attribute}:${night}}`),
   )
   const style = `<style>@media (prefers-color-scheme: dark){${rules.join('')}}</style>`
-  const at = svg.indexOf('>') + 1
-  return `${svg.slice(0, at)}\n${style}${svg.slice(at)}\n`
+  const at = svg.indexOf('>')
+  return `${svg.slice(0, at)} role="img"><title>${title}</title>${style}${svg.slice(at + 1)}\n`
 }

@@ -134,7 +134,8 @@ async function toolColumn(tool: Tool, { wire, flows }: Scene, options: BenchOpti
     }
   } catch (error) {
     await tunnel?.[Symbol.asyncDispose]()
-    await hosts.network.remove()
+    // What else its processes have to complain of follows from this error.
+    await hosts.network.remove().catch(() => {})
     throw error
   }
 }

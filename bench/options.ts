@@ -77,7 +77,7 @@ export function parseOptions(args: readonly string[]): BenchOptions | undefined 
         flows: list,
         sizes: list,
         contenders: list,
-        links: { type: 'string', default: 'raw,packet' },
+        links: { type: 'string', default: 'packet,raw' },
         interfaces: { type: 'string', default: INTERFACES.join() },
         tool: { type: 'string', multiple: true, default: [] },
         rounds: list,
