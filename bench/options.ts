@@ -28,7 +28,7 @@ export interface BenchOptions {
 
 export const USAGE = `npm run bench -- [--quick | --full] [selection] [output]
 
-  (no preset)        the default wire, 1 flow, all sizes and contenders, 3 rounds: about five minutes
+  (no preset)        the default wire, 1 flow, all sizes and contenders, 3 rounds: under five minutes
   --quick            64 and 1400 bytes, no iperf3 tcp, one short round: under a minute
   --full             every wire, 1 and 100 flows: about half an hour (--matrix is the same)
 

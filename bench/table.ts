@@ -4,7 +4,8 @@ import { type Cell, cellsOf, type Report } from './figures.ts'
 import { isOurs } from './specs.ts'
 
 const NONE = '–'
-const times = (value: number | null | undefined) => (value === null || value === undefined ? NONE : `${value.toFixed(2)}x`)
+const times = (value: number | null | undefined) =>
+  value === null || value === undefined ? NONE : `${value.toFixed(value < 0.1 ? 3 : 2)}x`
 const thousands = (value: number | null) => (value === null ? NONE : `${(value / 1000).toFixed(1)} k`)
 const whole = (value: number | null) => (value === null ? NONE : value.toFixed(0))
 const tenths = (value: number | null) => (value === null ? NONE : value.toFixed(1))
