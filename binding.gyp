@@ -22,6 +22,7 @@
             'native/env.cc',
             'native/headers.cc',
             'native/js_values.cc',
+            'native/offload.cc',
             'native/packet_sender.cc',
             'native/parse.cc',
             'native/poll.cc',

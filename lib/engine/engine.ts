@@ -440,6 +440,10 @@ export class Engine implements FlowHost {
 
   // Paths
 
+  keepsSizes(ifindex: number): boolean {
+    return ifindex === 0 || !this.#binding.largeReceiveOffload(ifindex)
+  }
+
   openPath(key: Int32Array, at: number, ifindex: number): Path | string {
     return typeof this.#packet === 'string' || nextHops === undefined ? String(this.#packet) : nextHops.open(key, at, ifindex)
   }

@@ -95,6 +95,8 @@ export interface FlowHost {
   readonly counters: EngineCounters
   /** As last sampled, summed over the captures. */
   readonly kernelDrops: number
+  /** Whether an interface leaves segments as they come, or tells the sizes of what it merged. */
+  keepsSizes(ifindex: number): boolean
   /** The path between the addresses of a key, or the reason why this engine's flows do without. */
   openPath(key: Int32Array, at: number, ifindex: number): Path | string
   /** The flow has something to send: `fill` is called soon. */
@@ -171,7 +173,7 @@ export class Flow implements Channel, Deadline, TrainOwner {
     this.stats = new FlowStats(this.slot, host.clock, settings.capture, this.link, () => host.kernelDrops)
     this.#segments = new Segments(this.slot, this.link)
     this.#queue = new SendQueue(this.slot, this.#segments, this)
-    this.#hello = new HelloExchange(settings.role, settings.splitsTrains ? SPLITS_TRAINS : 0, settings.hello)
+    this.#hello = new HelloExchange(settings.role, settings.hello)
     this.#farewell = new Farewell(this.slot, this.#segments)
     floats[floatBase + F_LAST_HEARD_MS] = host.clock.now()
     host.hold()
@@ -302,6 +304,7 @@ export class Flow implements Channel, Deadline, TrainOwner {
     this.#flowing = numbers
     this.#chooseLink()
     this.#queue.hold(now)
+    this.#hello.open(this.#settings.splitsTrains && this.#host.keepsSizes(this.#segments.ifindex) ? SPLITS_TRAINS : 0)
     if (this.#hello.state === 'asking') {
       this.#sayHello = true
       this.#host.mark(this)

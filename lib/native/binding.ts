@@ -16,6 +16,8 @@ export interface Binding {
   sourceAddress(address: string, out: Int32Array): number
   /** Reads the four words of an address; returns false if the text is none. `fe80::1%eth0` is accepted, the zone is left out. */
   parseAddress(address: string, out: Int32Array): boolean
+  /** Whether an interface merges segments without keeping their sizes (`ethtool -k`: large-receive-offload). False where nobody knows. */
+  largeReceiveOffload(ifindex: number): boolean
   /** The constants of native/layout.h by name, for the test that compares them with lib/native/layout.ts. */
   readonly layout: Readonly<Record<string, number>>
 }
