@@ -1,6 +1,21 @@
 // Captured packets whose handshake has not completed: a small bounded side table, so that data which overtakes accept() is not lost and
 // a flood of strangers costs next to nothing. It knows no flow, no socket.
-import { ACK, D_ACK, D_FLAGS, D_IFINDEX, D_KEY, D_LENGTH, D_MSS, D_OFFSET, D_SEQ, D_TSVAL, D_WORDS, FIN, KEY_WORDS, SYN } from '../native/layout.ts'
+import {
+  ACK,
+  D_ACK,
+  D_FLAGS,
+  D_IFINDEX,
+  D_KEY,
+  D_LENGTH,
+  D_MSS,
+  D_OFFSET,
+  D_SEQ,
+  D_TSVAL,
+  D_WORDS,
+  FIN,
+  KEY_WORDS,
+  SYN,
+} from '../native/layout.ts'
 
 /** A captured train with a payload of its own, so that it can be replayed once its flow exists. */
 export interface KeptTrain {
