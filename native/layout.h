@@ -36,6 +36,7 @@ namespace faketcp {
   X(D_TTL, 20)            \
   X(D_MAC_HIGH, 21)       \
   X(D_MAC_LOW, 22)        \
+  X(D_HOP, 21)            \
   X(D_VLAN, 23)           \
   X(D_WORDS, 24)          \
   X(HOP_IFINDEX, 0)       \

@@ -4,6 +4,7 @@ import { listenCarriers } from '../carrier/carrier.ts'
 import { FakeTcpError, fromNative, guarded, rethrowLater, systemError } from '../errors.ts'
 import type { FlowTable } from '../flow/table.ts'
 import type { CaptureFilter, CaptureMode } from '../link/capture.ts'
+import type { LinkMode } from '../link/sender.ts'
 import type { Binding, NativeCarrier, NativeCarrierListener } from '../native/binding.ts'
 import { KEY_LOCAL, KEY_PORTS, KEY_REMOTE, KEY_WORDS } from '../native/layout.ts'
 import type { ListenerStats } from '../stats.ts'
@@ -19,6 +20,8 @@ export interface ListenTarget {
   /** With '::' only: no IPv4. */
   readonly ipv6Only: boolean
   readonly idleTimeoutMs: number
+  readonly capture: CaptureMode | 'auto'
+  readonly link: LinkMode | 'auto'
 }
 
 /** The kernel caps it at net.core.somaxconn. */
@@ -39,14 +42,14 @@ export class EngineAcceptor implements Acceptor {
   #referenced = true
 
   /** @throws what the system says: `EPERM`, `EADDRINUSE`, `EADDRNOTAVAIL`, ... */
-  constructor(binding: Binding, table: FlowTable, capture: CaptureMode | 'auto', target: ListenTarget) {
+  constructor(binding: Binding, table: FlowTable, target: ListenTarget) {
     const where = { address: target.address, port: target.port }
     const family = familyOf(target.address) === 4 ? 4 : 6
     const wildcard = target.address === '0.0.0.0' || target.address === '::'
     const families: Array<4 | 6> = family === 4 ? [4] : wildcard && !target.ipv6Only ? [6, 4] : [6]
     const addresses = wildcard ? undefined : [addressWords(binding, target.address)]
     this.#idleTimeoutMs = target.idleTimeoutMs
-    this.#engine = new Engine({ binding, table, capture, orphans: true })
+    this.#engine = new Engine({ binding, table, capture: target.capture, link: target.link, orphans: true })
     this.#engine.onIdle = () => this.#maybeShut()
     const openCaptures = (port: number) => {
       for (const one of families) this.#engine.capture(one, { ports: [port], addresses })

@@ -7,6 +7,7 @@
  */
 export interface Binding {
   readonly Capture: new (options: CaptureOptions) => NativeCapture
+  readonly PacketSender: new (options: SenderOptions) => NativePacketSender
   readonly RawSender: new (options: RawSenderOptions) => NativeSender
   readonly Carrier: new (options: CarrierOptions) => NativeCarrier
   readonly CarrierListener: new (options: CarrierListenerOptions) => NativeCarrierListener
@@ -16,6 +17,8 @@ export interface Binding {
   sourceAddress(address: string, out: Int32Array): number
   /** Reads the four words of an address; returns false if the text is none. `fe80::1%eth0` is accepted, the zone is left out. */
   parseAddress(address: string, out: Int32Array): boolean
+  /** Whether an interface merges segments without keeping their sizes (`ethtool -k`: large-receive-offload). False where nobody knows. */
+  largeReceiveOffload(ifindex: number): boolean
   /** The constants of native/layout.h by name, for the test that compares them with lib/native/layout.ts. */
   readonly layout: Readonly<Record<string, number>>
 }
@@ -55,8 +58,11 @@ export interface NativeCapture {
   close(): void
 }
 
-export interface RawSenderOptions {
+export interface RawSenderOptions extends SenderOptions {
   readonly family: 4 | 6
+}
+
+export interface SenderOptions {
   readonly sendBufferBytes: number
   /** After `send` reported EAGAIN: the socket takes packets again. */
   readonly onWritable: () => void
@@ -75,6 +81,16 @@ export interface NativeSender {
   readonly errno: number
   /** Idempotent. */
   close(): void
+}
+
+/** AF_PACKET with virtio headers, both families. */
+export interface NativePacketSender extends Omit<NativeSender, 'send'> {
+  /**
+   * As `NativeSender.send`, but equal segments of a train that follow each other leave as one packet with a GSO size, checksums left to the kernel.
+   *
+   * @param hops HOP_WORDS words for each hop that a descriptor's D_HOP names
+   */
+  send(descriptors: Int32Array, from: number, count: number, buffers: readonly Uint8Array[], hops: Int32Array): number
 }
 
 export interface CarrierOptions {

@@ -52,12 +52,13 @@ export const D_SEGMENT = 17
 /** Received SYN: maximum segment size option, 0 if absent. Sent: segments at the start of this train that have gone already and are skipped. */
 export const D_MSS = 18
 export const D_SKIP = 18
-/** Interface index: received on; sent (packet link only): to leave by. */
+/** Interface index: received on; sent by raw socket: to leave by, for link-local peers. */
 export const D_IFINDEX = 19
 /** `tos << 8 | ttl` (hop limit, traffic class). Sent: a ttl of 0 means 64. */
 export const D_TTL = 20
-/** Bytes 0–1 of the link address (source when received; destination when sent by packet), bit 31 set when there is one. */
+/** Received: bytes 0–1 of the source's link address, bit 31 set when there is one. Sent by packet: row in the table of hops. */
 export const D_MAC_HIGH = 21
+export const D_HOP = 21
 /** Bytes 2–5 of the link address. */
 export const D_MAC_LOW = 22
 /** Received: VLAN TCI when the frame carried a tag, else 0. */
