@@ -10,6 +10,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { addonPaths } from '../../lib/native/loader.ts'
 import { compile, type Helper } from '../native/compile.ts'
 import type { Agent } from '../support/agent.ts'
+import { capture } from '../support/capture.ts'
 import { createNetwork, type Host, type Interface, type Network } from '../support/hosts.ts'
 import { type Bundle, bundle } from './bundle.ts'
 import type * as Rig from './fixtures/agent.ts'
@@ -25,6 +26,7 @@ let r: Host
 let eth0: Interface
 let eth1: Interface
 let toEth0: Interface
+let toEth1: Interface
 let agent: Agent
 let rig: Bundle
 
@@ -34,7 +36,7 @@ beforeAll(async () => {
   a = await network.addHost('a')
   r = await network.addHost('r')
   ;[eth0, toEth0] = await network.link(a, r)
-  ;[eth1] = await network.link(a, r)
+  ;[eth1, toEth1] = await network.link(a, r)
   // A neighbour that has changed its address is believed at once, and one that is silent is given up soon.
   for (const family of ['ipv4', 'ipv6']) {
     for (const iface of ['eth0', 'eth1']) {
@@ -42,6 +44,8 @@ beforeAll(async () => {
       await a.output('sysctl', ['-q', '-w', `${at}.locktime=0`, `${at}.delay_first_probe_time=1`, `${at}.retrans_time_ms=50`])
     }
   }
+  // Otherwise an interface that is taken down loses its IPv6 addresses for good.
+  for (const host of [a, r]) await host.output('sysctl', ['-q', '-w', 'net.ipv6.conf.eth0.keep_addr_on_down=1'])
   agent = await a.agent({ env, capabilities: 'none' })
   await agent.run(async (ctx, url) => {
     ctx.state.rig = await ctx.import(url)
@@ -231,8 +235,6 @@ describe('an interface', () => {
     ['IPv4', '10.77.0.2', '10.77.0.1', '0800'],
     ['IPv6', 'fd00:77::2', 'fd00:77::1', '86dd'],
   ])('that goes down takes the hop along and brings it back (%s)', async (_name, remote, local, type) => {
-    // Otherwise IPv6 addresses go for good.
-    await a.output('sysctl', ['-q', '-w', 'net.ipv6.conf.eth0.keep_addr_on_down=1'])
     await packetTo(remote)
     await open('peer', remote, local)
     await until('peer', { header: frame(toEth0.mac, eth0.mac, type) })
@@ -336,6 +338,29 @@ describe('a device', () => {
     expect(await open('peer', '10.88.2.2', '10.88.2.1')).toMatchObject({ hop: undefined, why: 'device type 768' })
     await tunnel.close()
   })
+})
+
+it.each([
+  ['on the link', '10.77.0.2', '10.77.0.1', 'eth0'],
+  ['on the link, by IPv6', 'fd00:77::2', 'fd00:77::1', 'eth0'],
+  ['behind a gateway', '10.66.9.7', '10.77.0.1', 'eth0'],
+  ['behind a gateway of the other family', '10.66.8.7', '10.77.1.1', 'eth1'],
+])('what is sent on a hop arrives: %s', async (_where, remote, local, iface) => {
+  await ip('route', 'replace', '10.66.9.0/24', 'via', '10.77.0.2')
+  await ip('route', 'replace', '10.66.8.0/24', 'via', 'inet6', 'fd00:77:0:1::2', 'dev', 'eth1')
+  const root = await a.agent({ env })
+  await root.run(async (ctx, url) => {
+    ctx.state.rig = await ctx.import(url)
+  }, rig.url)
+  await packetTo(remote)
+  await root.run((ctx, args) => (ctx.state.rig as typeof Rig).open(...args), ['peer', remote, local] as const)
+  await root.run((ctx) => (ctx.state.rig as typeof Rig).until('peer', { why: undefined }))
+  await using wire = await capture(r, { iface, filter: `tcp dst port 9 and ether dst ${iface === 'eth0' ? toEth0.mac : toEth1.mac}` })
+  expect(await root.run((ctx) => (ctx.state.rig as typeof Rig).send('peer', 'by packet'))).toEqual([1, 0])
+  await wire.stop()
+  const segments = await wire.segments()
+  expect(segments.map(({ src, dst, len }) => ({ src, dst, len }))).toContainEqual({ src: local, dst: remote, len: 'by packet'.length })
+  await root.close()
 })
 
 it('an open path does not keep the process', async () => {
