@@ -120,7 +120,7 @@ it('the same, read by train', async () => {
 it('the last message of a run may be shorter, and a run may be one message', async () => {
   const ids = await connected()
   await listenToTrains(server, ids.server)
-  await sendTrain(client, ids.client, 'x'.repeat(1000) + 'y'.repeat(1000) + 'z', 1000)
+  await sendTrain(client, ids.client, ['x'.repeat(1000), 'y'.repeat(1000), 'z'].join(''), 1000)
   expect(await messagesOf(server, 3)).toEqual(['x'.repeat(1000), 'y'.repeat(1000), 'z'])
   await sendTrain(client, ids.client, 'alone', 5)
   expect(await nextTrain(server)).toEqual({ text: 'alone', segmentSize: 5, count: 1 })
