@@ -362,6 +362,9 @@ export class FakeTcpConn extends Duplex {
   #startTrains(): void {
     if (this.#inTrains || this.listenerCount('train') === 0) return
     this.#inTrains = true
+    // Those that the readable side has taken in already would flow away where nobody listens to 'data'.
+    if (this.listenerCount('data') === 0)
+      for (let first = this.read(); first !== null; first = this.read()) this.#tellTrain(first, first.length)
     const waiting = this.#queue.splice(0).slice(this.#head)
     this.#head = 0
     this.#queuedBytes = 0

@@ -276,6 +276,22 @@ it('messages from before the train listener come as trains of one, in order, and
   expect(await messagesOf(server, 3)).toEqual(['early', 'earlier still', 'late'])
 })
 
+it('what a paused stream had taken in already comes by train too, once the data listener has gone', async () => {
+  const ids = await connected()
+  await server.agent.run((ctx, id) => {
+    const conn: FakeTcpConn = ctx.state.conns[id]
+    conn.pause()
+    conn.removeAllListeners('data')
+  }, ids.server)
+  // More than the readable side buffers itself (64), so that some wait there and some in front of it.
+  const messages = numbered(100, 20)
+  await client.write(ids.client, ...messages)
+  await expect.poll(async () => (await server.stats(ids.server)).messagesIn).toBe(100)
+  await listenToTrains(server, ids.server)
+  await client.write(ids.client, 'the next one')
+  expect(await messagesOf(server, 101)).toEqual([...messages, 'the next one'])
+})
+
 it("end comes to a connection that is read by train, and 'data' does not", async () => {
   const ids = await connected()
   await listenToTrains(server, ids.server)
