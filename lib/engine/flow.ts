@@ -351,7 +351,7 @@ export class Flow implements Channel, Deadline, TrainOwner {
       return
     }
     floats[floatBase + F_LAST_HEARD_MS] = now
-    this.link.path?.heard(d[D_IFINDEX], d[D_MAC_HIGH], d[D_MAC_LOW])
+    this.link.path?.heard(d[at + D_IFINDEX], d[at + D_MAC_HIGH], d[at + D_MAC_LOW])
     if (absorb(w, b, d, at)) this.#acknowledged(now)
     if (d[at + D_LENGTH] > 0) this.#takeData(d, at, memory, now)
     if ((flags & FIN) !== 0) this.#takeFin(d, at, now)
