@@ -25,6 +25,8 @@ type News = { owner: TrainOwner; errno: number; size: number }
 const CAPACITY = 256
 /** A full queue of the network device (ENOBUFS) tells nobody when it has room again. */
 const DEVICE_RETRY_MS = 1
+/** A device that took nothing in so many of them in a row will not: what waits for it is refused. */
+const DEVICE_RETRIES = 250
 /** `errno` of a train that went well. */
 const SENT = 0
 
@@ -47,6 +49,7 @@ export class Outbox {
   #count = 0
   #total = 0
   #blocked = false
+  #deviceRetries = 0
   #closed = false
 
   /**
@@ -110,11 +113,14 @@ export class Outbox {
       const asked = this.#total
       const sent = this.#send()
       this.#advance(sent)
+      if (sent > 0) this.#deviceRetries = 0
       if (sent === asked) break
       const errno = this.#sender.errno
-      if (errno === EAGAIN || errno === ENOBUFS) {
+      if (errno === EAGAIN || (errno === ENOBUFS && this.#deviceRetries < DEVICE_RETRIES)) {
         this.#blocked = true
-        if (errno === ENOBUFS) setTimeout(() => this.#retry(), DEVICE_RETRY_MS)
+        if (errno === EAGAIN) return
+        this.#deviceRetries++
+        setTimeout(() => this.#retry(), DEVICE_RETRY_MS)
         return
       }
       this.#refuse(errno)
