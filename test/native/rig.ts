@@ -43,7 +43,7 @@ export interface Message {
 }
 
 /** What trains consist of: PSH and FIN of a train are its last segment's. */
-export function messagesOf(trains: readonly Train[]): Message[] {
+export function messagesOf(trains: readonly Pick<Train, 'seq' | 'flags' | 'payload' | 'segment'>[]): Message[] {
   return trains.flatMap(({ seq, flags, payload, segment }) => {
     const messages = [{ seq, flags, payload: payload.subarray(0, segment) }]
     for (let at = segment; at < payload.length; at += segment) {
