@@ -6,18 +6,8 @@ import { ACK, D_FLAGS, D_LENGTH, D_SEGMENT, D_SEQ, D_WORDS, FIN, PSH, RST, SYN }
 import { type Arrival, gathered } from './coalesce-model.ts'
 import { compile, type Helper } from './compile.ts'
 import { packet, tcpSegment } from './packets.ts'
-import {
-  CaptureRig,
-  type Family,
-  loopback,
-  packetSender,
-  type SenderRig,
-  sender,
-  sendTrains,
-  type Train,
-  type TrainToSend,
-  unusedPort,
-} from './rig.ts'
+import { CaptureRig, type Family, loopback, type Train, unusedPort } from './rig.ts'
+import { packetSender, type SenderRig, sender, sendTrains, type TrainToSend } from './sender-rig.ts'
 
 const URG = 0x20
 const ECE = 0x40

@@ -11,7 +11,8 @@ import { type Host, type Offloads, twoHosts } from '../support/hosts.ts'
 import { compile, type Helper } from './compile.ts'
 import { openDevice } from './device.ts'
 import { packet } from './packets.ts'
-import { describeHops, describeTrains, type Family, type Hop, messagesOf, type TrainToSend } from './rig.ts'
+import { type Family, messagesOf } from './rig.ts'
+import { describeHops, describeTrains, type Hop, type TrainToSend } from './sender-rig.ts'
 
 const RIG = new URL('fixtures/host-rig.mjs', import.meta.url).href
 const env = { FAKETCP_ADDON: addonPaths().find((path) => existsSync(path)) }
