@@ -63,7 +63,29 @@ namespace faketcp {
   X(INFO_GUARD, 9)        \
   X(INFO_WORDS, 10)       \
   X(GUARD_FILTER, 0)      \
-  X(GUARD_HOP_LIMIT, 1)
+  X(GUARD_HOP_LIMIT, 1)   \
+  X(ROUTE_TYPE, 0)        \
+  X(ROUTE_IFINDEX, 1)     \
+  X(ROUTE_GATEWAY, 2)     \
+  X(ROUTE_FLAGS, 6)       \
+  X(ROUTE_MTU, 7)         \
+  X(ROUTE_WORDS, 8)       \
+  X(ROUTE_ENCAPSULATED, 1) \
+  X(NEIGHBOUR_STATE, 0)   \
+  X(NEIGHBOUR_MAC_HIGH, 1) \
+  X(NEIGHBOUR_MAC_LOW, 2) \
+  X(NEIGHBOUR_WORDS, 3)   \
+  X(LINK_TYPE, 0)         \
+  X(LINK_FLAGS, 1)        \
+  X(LINK_MAC_HIGH, 2)     \
+  X(LINK_MAC_LOW, 3)      \
+  X(LINK_MTU, 4)          \
+  X(LINK_WORDS, 5)        \
+  X(CHANGED_LINK, 1)      \
+  X(CHANGED_NEIGHBOUR, 2) \
+  X(CHANGED_ROUTE, 4)     \
+  X(CHANGED_ADDRESS, 8)   \
+  X(CHANGED_ALL, 15)
 
 #define FAKETCP_CONSTANT(name, value) constexpr int32_t name = value;
 FAKETCP_LAYOUT(FAKETCP_CONSTANT)

@@ -95,6 +95,8 @@ export interface FlowHost {
   readonly counters: EngineCounters
   /** As last sampled, summed over the captures. */
   readonly kernelDrops: number
+  /** Whether an interface leaves segments as they come, or tells the sizes of what it merged. */
+  keepsSizes(ifindex: number): boolean
   /** The path between the addresses of a key, or the reason why this engine's flows do without. */
   openPath(key: Int32Array, at: number, ifindex: number): Path | string
   /** The flow has something to send: `fill` is called soon. */
@@ -171,7 +173,7 @@ export class Flow implements Channel, Deadline, TrainOwner {
     this.stats = new FlowStats(this.slot, host.clock, settings.capture, this.link, () => host.kernelDrops)
     this.#segments = new Segments(this.slot, this.link)
     this.#queue = new SendQueue(this.slot, this.#segments, this)
-    this.#hello = new HelloExchange(settings.role, settings.splitsTrains ? SPLITS_TRAINS : 0, settings.hello)
+    this.#hello = new HelloExchange(settings.role, settings.hello)
     this.#farewell = new Farewell(this.slot, this.#segments)
     floats[floatBase + F_LAST_HEARD_MS] = host.clock.now()
     host.hold()
@@ -277,6 +279,7 @@ export class Flow implements Channel, Deadline, TrainOwner {
   /** What was captured of the handshake. */
   begin(handshake: Handshake): void {
     this.#peerMss = handshake.mss
+    this.#segments.ifindex = handshake.ifindex
     takeNumbers(this.slot, handshake)
   }
 
@@ -301,6 +304,7 @@ export class Flow implements Channel, Deadline, TrainOwner {
     this.#flowing = numbers
     this.#chooseLink()
     this.#queue.hold(now)
+    this.#hello.open(this.#settings.splitsTrains && this.#host.keepsSizes(this.#segments.ifindex) ? SPLITS_TRAINS : 0)
     if (this.#hello.state === 'asking') {
       this.#sayHello = true
       this.#host.mark(this)
@@ -347,7 +351,7 @@ export class Flow implements Channel, Deadline, TrainOwner {
       return
     }
     floats[floatBase + F_LAST_HEARD_MS] = now
-    this.link.path?.heard(d[D_IFINDEX], d[D_MAC_HIGH], d[D_MAC_LOW])
+    this.link.path?.heard(d[at + D_IFINDEX], d[at + D_MAC_HIGH], d[at + D_MAC_LOW])
     if (absorb(w, b, d, at)) this.#acknowledged(now)
     if (d[at + D_LENGTH] > 0) this.#takeData(d, at, memory, now)
     if ((flags & FIN) !== 0) this.#takeFin(d, at, now)
@@ -468,9 +472,9 @@ export class Flow implements Channel, Deadline, TrainOwner {
   #receiveOpening(state: { seen: boolean }, d: Int32Array, at: number, memory: Uint8Array): void {
     const flags = d[at + D_FLAGS]
     if ((flags & (SYN | ACK | RST)) === (SYN | ACK)) {
-      this.begin({ irs: d[at + D_SEQ], isn: (d[at + D_ACK] - 1) | 0, tsval: d[at + D_TSVAL], mss: d[at + D_MSS] })
+      const [ifindex, tsval, mss] = [d[at + D_IFINDEX], d[at + D_TSVAL], d[at + D_MSS]]
+      this.begin({ irs: d[at + D_SEQ], isn: (d[at + D_ACK] - 1) | 0, ifindex, tsval, mss })
       this.slot.words[this.slot.base + S_SND_WND] = d[at + D_WINDOW]
-      this.#segments.ifindex = d[at + D_IFINDEX]
       state.seen = true
     } else if (state.seen) this.#keepEarly(d, at, memory)
     else if ((flags & (ACK | RST)) === ACK && this.#host.mayAnswer()) {
@@ -485,8 +489,8 @@ export class Flow implements Channel, Deadline, TrainOwner {
     const kind = d[at + D_FLAGS] & (SYN | RST | ACK)
     if (this.#learning) {
       if (kind !== ACK) return
-      this.#segments.ifindex = d[at + D_IFINDEX]
-      this.begin({ irs: (d[at + D_SEQ] - 1) | 0, isn: (d[at + D_ACK] - 1) | 0, tsval: d[at + D_TSVAL], mss: undefined })
+      const [ifindex, tsval] = [d[at + D_IFINDEX], d[at + D_TSVAL]]
+      this.begin({ irs: (d[at + D_SEQ] - 1) | 0, isn: (d[at + D_ACK] - 1) | 0, ifindex, tsval, mss: undefined })
       this.#learning = false
       this.#flowing = true
       this.#hello.lookAnywhere()

@@ -36,6 +36,8 @@ export interface Handshake {
   readonly irs: number
   /** Ours. */
   readonly isn: number
+  /** The interface that it came in by: link-local peers need it. */
+  readonly ifindex: number
   /** The peer's clock. */
   readonly tsval: number
   /** The peer's maximum segment size option; 0 when its SYN had none, undefined when that was not seen. */

@@ -28,7 +28,7 @@ export class Segments {
   readonly #link: LinkChoice
   /** HAS_TIMESTAMPS where the handshake agreed on them, else 0. */
   timestamps: 0 | typeof HAS_TIMESTAMPS = 0
-  /** The interface that the handshake came in by: link-local peers need it. */
+  /** Of the handshake. */
   ifindex = 0
   /** An acknowledgement is to go with the next flush, alone if need be. */
   ackNow = false

@@ -102,3 +102,38 @@ export const INFO_WORDS = 10
 
 export const GUARD_FILTER = 0
 export const GUARD_HOP_LIMIT = 1
+
+/** Words that `RouteSocket.route` fills. The route's type is RTN_UNICAST, RTN_LOCAL, ... of linux/rtnetlink.h. */
+export const ROUTE_TYPE = 0
+/** Interface that the packet leaves by. */
+export const ROUTE_IFINDEX = 1
+/** Four words: the gateway, of either family whatever the destination's, or the remote address itself when it is on the link. */
+export const ROUTE_GATEWAY = 2
+export const ROUTE_FLAGS = 6
+/** The route's own MTU (RTAX_MTU, a learned path MTU included), 0 if it has none. */
+export const ROUTE_MTU = 7
+export const ROUTE_WORDS = 8
+/** Bit of ROUTE_FLAGS: the kernel wraps packets of this route (RTA_ENCAP: MPLS, SRv6, IP in IP). */
+export const ROUTE_ENCAPSULATED = 1
+
+/** Words that `RouteSocket.neighbour` fills. NUD_* of linux/neighbour.h, and the link address as in D_MAC_HIGH and D_MAC_LOW. */
+export const NEIGHBOUR_STATE = 0
+export const NEIGHBOUR_MAC_HIGH = 1
+export const NEIGHBOUR_MAC_LOW = 2
+export const NEIGHBOUR_WORDS = 3
+
+/** Words that `RouteSocket.link` fills. ARPHRD_*, IFF_*, and the interface's own link address. */
+export const LINK_TYPE = 0
+export const LINK_FLAGS = 1
+export const LINK_MAC_HIGH = 2
+export const LINK_MAC_LOW = 3
+export const LINK_MTU = 4
+export const LINK_WORDS = 5
+
+/** Bits of what `RouteSocket` says has changed. */
+export const CHANGED_LINK = 1
+export const CHANGED_NEIGHBOUR = 2
+/** Routes, rules, next hop objects. */
+export const CHANGED_ROUTE = 4
+export const CHANGED_ADDRESS = 8
+export const CHANGED_ALL = 15
