@@ -12,8 +12,6 @@ export interface Arrival {
   readonly room: number
 }
 
-const PLAIN = ACK
-
 const bytesOf = (messages: readonly Buffer[]) => messages.reduce((sum, { length }) => sum + length, 0)
 
 /** One train is as many messages of one size, of which only the last may be shorter. */
@@ -39,8 +37,8 @@ function belongTogether(a: Arrival, b: Arrival): boolean {
     a.messages.length > 0 &&
     b.messages.length > 0 &&
     a.headers === b.headers &&
-    a.flags === PLAIN &&
-    (b.flags === PLAIN || b.flags === (PLAIN | PSH)) &&
+    (a.flags === ACK || a.flags === 0) &&
+    (b.flags === a.flags || b.flags === (a.flags | PSH)) &&
     b.seq === (a.seq + bytesOf(a.messages)) >>> 0 &&
     isTrain(messages) &&
     bytesOf(messages) <= a.room

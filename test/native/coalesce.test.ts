@@ -6,18 +6,8 @@ import { ACK, D_FLAGS, D_LENGTH, D_SEGMENT, D_SEQ, D_WORDS, FIN, PSH, RST, SYN }
 import { type Arrival, gathered } from './coalesce-model.ts'
 import { compile, type Helper } from './compile.ts'
 import { packet, tcpSegment } from './packets.ts'
-import {
-  CaptureRig,
-  type Family,
-  loopback,
-  packetSender,
-  type SenderRig,
-  sender,
-  sendTrains,
-  type Train,
-  type TrainToSend,
-  unusedPort,
-} from './rig.ts'
+import { CaptureRig, type Family, loopback, type Train, unusedPort } from './rig.ts'
+import { packetSender, type SenderRig, sender, sendTrains, type TrainToSend } from './sender-rig.ts'
 
 const URG = 0x20
 const ECE = 0x40
@@ -208,7 +198,7 @@ describe('outside of Node', () => {
     flags: mostly(ACK, ACK | PSH, ACK | FIN, ACK | URG, SYN, RST, 0, PSH),
     ack: mostly(0, 1),
     window: mostly(5, 6),
-    timestamps: mostly<readonly [number, number]>([0, 0], [1, 1], [1, 2], [2, 1]),
+    timestamps: mostly<readonly [number, number]>([1, 1], [1, 2], [2, 1], [0, 0]),
     ttl: mostly(64, 63),
     tos: mostly(0, 1),
     link: fc.tuple(mostly(1, 2), mostly(0, 0x80000001), mostly(0, 3), mostly(0, 4)),

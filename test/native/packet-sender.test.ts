@@ -2,8 +2,9 @@
 import { describe, expect, it } from 'vitest'
 import { ACK, FIN, HOP_BYTES, HOP_WORDS, PSH } from '../../lib/native/layout.ts'
 import { packet } from './packets.ts'
-import { binding, describeHops, describeTrains, LOOPBACK_HOPS, loopback, messagesOf, packetSender, sendTrains } from './rig.ts'
+import { binding, loopback, messagesOf } from './rig.ts'
 import { loopbackRig, senderContract } from './sender-contract.ts'
+import { describeHops, describeTrains, LOOPBACK_HOPS, packetSender, sendTrains } from './sender-rig.ts'
 
 const NO_SUCH_INTERFACE = 2
 const LONG_HEADER = 3

@@ -1,7 +1,8 @@
 // The sender by IP raw socket: the contract of senders, and what only it has.
 import { expect, it } from 'vitest'
-import { binding, sender } from './rig.ts'
+import { binding } from './rig.ts'
 import { senderContract } from './sender-contract.ts'
+import { sender } from './sender-rig.ts'
 
 senderContract({
   open: (family) => sender(family),

@@ -4,7 +4,8 @@ import { setImmediate } from 'node:timers/promises'
 import { describe, expect, it } from 'vitest'
 import { ACK, D_WORDS, FIN, HAS_TIMESTAMPS, PSH, RST, SYN } from '../../lib/native/layout.ts'
 import { packet } from './packets.ts'
-import { CaptureRig, describeTrains, type Family, loopback, type SenderRig, sendTrains, type TrainToSend, unusedPort } from './rig.ts'
+import { CaptureRig, type Family, loopback, unusedPort } from './rig.ts'
+import { describeTrains, type SenderRig, sendTrains, type TrainToSend } from './sender-rig.ts'
 
 export interface SenderKind {
   readonly open: (family: Family) => SenderRig
