@@ -95,6 +95,7 @@ NAPI_MODULE_INIT() {
       constant("RawSender", DefineRawSender(env)),
       constant("Carrier", DefineCarrier(env)),
       constant("CarrierListener", DefineCarrierListener(env)),
+      constant("CarrierInbox", DefineCarrierInbox(env)),
       constant("layout", Layout(env)),
       Method("sourceAddress", SourceAddress),
       Method("parseAddress", ParseAddress),

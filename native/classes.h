@@ -9,5 +9,6 @@ napi_value DefineCapture(napi_env napi);
 napi_value DefineRawSender(napi_env napi);
 napi_value DefineCarrier(napi_env napi);
 napi_value DefineCarrierListener(napi_env napi);
+napi_value DefineCarrierInbox(napi_env napi);
 
 }  // namespace faketcp
