@@ -1,0 +1,208 @@
+// Servers that share a port, in threads of one process or in processes, and clients that tell which of them served what. Each server answers a
+// message with `<index> <message>`.
+import type { ListenerStats, ListenOptions, ShardStats } from '../../lib/index.ts'
+import type { Agent } from '../support/agent.ts'
+import type { Host } from '../support/hosts.ts'
+
+const LIBRARY = new URL('../../dist/index.js', import.meta.url).href
+
+export type ShardListenOptions = Omit<ListenOptions, 'signal' | 'table' | 'shard'>
+export interface Figures extends Pick<ListenerStats, 'accepted' | 'refused' | 'orphans'> {
+  readonly shard: ShardStats
+}
+
+/** What both kinds of servers run, as source: a worker has no other way to get it. */
+const SERVE = `export default async ({ listen }, options) => {
+  const listener = await listen(options)
+  const { index } = options.shard
+  listener.on('connection', (conn) => {
+    conn.on('error', () => {})
+    conn.on('data', (message) => conn.write(index + ' ' + message))
+  })
+  return {
+    figures: () => {
+      const { accepted, refused, orphans, shard } = listener.stats[0]
+      const { index, count, steered, handedOver, takenOver, strays, exceptions, wholeShards } = shard
+      return { accepted, refused, orphans, shard: { index, count, steered, handedOver, takenOver, strays, exceptions, wholeShards } }
+    },
+    close: () => listener.close({ connections: true }),
+  }
+}`
+
+const WORKER = `
+  import { parentPort, workerData } from 'node:worker_threads'
+  const faketcp = await import(workerData.library)
+  const table = workerData.table && faketcp.FlowTable.attach(workerData.table)
+  const { default: serve } = await import(workerData.serve)
+  const server = await serve(faketcp, { ...workerData.options, table })
+  parentPort.on('message', async (ask) => {
+    if (ask === 'figures') parentPort.postMessage(server.figures())
+    else {
+      await server.close()
+      parentPort.close()
+    }
+  })
+  parentPort.postMessage('listening')
+`
+
+function moduleOf(source: string): string {
+  return `data:text/javascript,${encodeURIComponent(source)}`
+}
+
+/** Shards of one port, whatever they run in. */
+export interface Shards {
+  /** Starts a shard, the first time or again. */
+  start(index: number): Promise<void>
+  /** Ends it as abruptly as it can be ended. */
+  kill(index: number): Promise<void>
+  figures(index: number): Promise<Figures>
+}
+
+/** Worker threads of one process that share a flow table. */
+export async function threads(host: Host, count: number, options: ShardListenOptions): Promise<Shards> {
+  const agent = await host.agent()
+  await agent.run((ctx) => {
+    ctx.state.workers = []
+    ctx.state.table = ctx.faketcp.createFlowTable({ capacity: 4096 })
+  })
+  return {
+    start: (index) =>
+      agent.run(
+        async (ctx, { index, worker, ...workerData }) => {
+          const { Worker } = await ctx.import<typeof import('node:worker_threads')>('node:worker_threads')
+          const one = new Worker(new URL(worker), { workerData: { ...workerData, table: ctx.state.table.handle } })
+          ctx.state.workers[index] = one
+          await new Promise((resolve, reject) => one.once('message', resolve).once('error', reject))
+        },
+        { index, worker: moduleOf(WORKER), serve: moduleOf(SERVE), library: LIBRARY, options: { ...options, shard: { index, count } } },
+      ),
+    kill: (index) => agent.run((ctx, index) => ctx.state.workers[index].terminate(), index),
+    figures: (index) =>
+      agent.run(
+        (ctx, index) =>
+          new Promise<Figures>((resolve) => {
+            ctx.state.workers[index].once('message', resolve)
+            ctx.state.workers[index].postMessage('figures')
+          }),
+        index,
+      ),
+  }
+}
+
+/** Processes that share nothing. */
+export async function processes(host: Host, count: number, options: ShardListenOptions): Promise<Shards> {
+  const agents: Agent[] = []
+  return {
+    async start(index) {
+      agents[index] = await host.agent()
+      await agents[index].run(
+        async (ctx, { serve, options }) => {
+          const module = await ctx.import<{ default: (library: unknown, options: object) => Promise<unknown> }>(serve)
+          ctx.state.server = await module.default(ctx.faketcp, options)
+        },
+        { serve: moduleOf(SERVE), options: { ...options, shard: { index, count } } },
+      )
+    },
+    kill: async (index) => void (await agents[index].kill('SIGKILL')),
+    figures: (index) => agents[index].run<Figures>((ctx) => ctx.state.server.figures()),
+  }
+}
+
+export interface ClientEnd {
+  readonly host: string
+  readonly port: number
+  readonly localAddress?: string
+  readonly localPort?: number
+  readonly dialect?: 'native' | 'tcpraw'
+}
+
+/** Connections that stay open, on one agent. */
+export class Clients {
+  readonly agent: Agent
+
+  private constructor(agent: Agent) {
+    this.agent = agent
+  }
+
+  static async on(host: Host): Promise<Clients> {
+    const agent = await host.agent()
+    await agent.run((ctx) => {
+      const { state } = ctx
+      state.conns = []
+      /** Says something on a connection and waits for the answer; once, or again and again until it comes. */
+      state.ask = async (at: number, text: string, once: boolean): Promise<number> => {
+        const { conn, answers } = state.conns[at]
+        for (let i = 0; i < 100; i++) {
+          if (i === 0 || (!once && i % 4 === 0)) conn.write(`${text}/${i}`)
+          const answer = answers.find((one: string) => one.split(' ')[1]?.startsWith(`${text}/`))
+          if (answer !== undefined) return Number(answer.split(' ')[0])
+          if (conn.destroyed) throw new Error(`connection ${at} is gone: ${state.conns[at].error}`)
+          await new Promise((resolve) => setTimeout(resolve, 50))
+        }
+        throw new Error(`no answer on connection ${at} from port ${conn.localPort}`)
+      }
+    })
+    return new Clients(agent)
+  }
+
+  /**
+   * Dials them all, says one thing on each, and returns the index of the shard that answered.
+   *
+   * @param once whether the first message must get through; a connection whose handshake nobody captured may lose the first ones
+   */
+  dial(ends: readonly ClientEnd[], { once = true } = {}): Promise<number[]> {
+    return this.agent.run(
+      async (ctx, { ends, once }) => {
+        const { state } = ctx
+        const dialOne = async (end: ClientEnd): Promise<number> => {
+          const conn = await ctx.faketcp.dial(end)
+          const at = state.conns.push({ conn, answers: [], error: undefined }) - 1
+          conn.on('data', (answer) => state.conns[at].answers.push(String(answer)))
+          conn.on('error', (error) => {
+            state.conns[at].error = error.message
+          })
+          return state.ask(at, 'hello', once)
+        }
+        const shards: number[] = []
+        let next = 0
+        const lane = async () => {
+          for (let i = next++; i < ends.length; i = next++) shards[i] = await dialOne(ends[i])
+        }
+        await Promise.all(Array.from({ length: 40 }, lane))
+        return shards
+      },
+      { ends, once },
+    )
+  }
+
+  /** Says something on connections that are open, in the order of dialling; returns who answered. */
+  ask(which: readonly number[], text: string): Promise<number[]> {
+    return this.agent.run((ctx, { which, text }) => Promise.all(which.map((at) => ctx.state.ask(at, text, true) as Promise<number>)), {
+      which,
+      text,
+    })
+  }
+
+  /** Answers that came more than once, over all connections. */
+  duplicates(): Promise<string[]> {
+    return this.agent.run((ctx) => {
+      const conns: { answers: string[] }[] = ctx.state.conns
+      return conns.flatMap(({ answers }, at) => answers.filter((one, i) => answers.indexOf(one) !== i).map((one) => `${at}: ${one}`))
+    })
+  }
+
+  /** Connections that have ended. */
+  gone(): Promise<number[]> {
+    return this.agent.run((ctx) => {
+      const conns: { conn: { destroyed: boolean } }[] = ctx.state.conns
+      return conns.flatMap(({ conn }, at) => (conn.destroyed ? [at] : []))
+    })
+  }
+
+  async closeAll(): Promise<void> {
+    await this.agent.run(async (ctx) => {
+      const conns: { conn: { close(): Promise<void> } }[] = ctx.state.conns
+      await Promise.all(conns.map(({ conn }) => conn.close().catch(() => {})))
+    })
+  }
+}
