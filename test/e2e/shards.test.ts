@@ -115,7 +115,12 @@ it('beyond 64 exceptions a whole shard is captured besides, and no longer when f
   expect(await clients.ask([...served.keys()], 'still')).toEqual(served)
   const own = await clients.dial(portsFrom(40_000, 60, b.address4))
   expect(own.filter((index) => index === 1).length).toBeGreaterThan(10)
-  expect(await clients.ask(own.map((_, i) => 200 + i), 'each')).toEqual(own)
+  expect(
+    await clients.ask(
+      own.map((_, i) => 200 + i),
+      'each',
+    ),
+  ).toEqual(own)
   expect(await clients.duplicates()).toEqual([])
   await clients.closeAll()
   await expect.poll(async () => (await shards.figures(0)).shard, { timeout: 8000 }).toMatchObject({ exceptions: 0, wholeShards: 0 })
