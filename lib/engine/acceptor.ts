@@ -1,7 +1,7 @@
 // Accepts: a listening carrier, the captures of its port, and the engine of the flows that come of them.
 import { familyOf, formatAddress, isMapped } from '../address.ts'
 import { listenCarriers } from '../carrier/carrier.ts'
-import { FakeTcpError, fromNative, guarded, rethrowLater, systemError } from '../errors.ts'
+import { EADDRINUSE, FakeTcpError, fromNative, guarded, rethrowLater, systemError } from '../errors.ts'
 import type { FlowTable } from '../flow/table.ts'
 import type { CaptureFilter, CaptureMode } from '../link/capture.ts'
 import type { Binding, NativeCarrier, NativeCarrierListener } from '../native/binding.ts'
@@ -27,6 +27,8 @@ export interface ListenTarget {
 
 /** The kernel caps it at net.core.somaxconn. */
 const BACKLOG = 65535
+/** One more reason for a sharded port to be in use. */
+const SHARED_PORT = 'a port is shared by all of its listeners or by none, and they belong to one user'
 /** After running out of files or memory: how long until the next accept. */
 const ACCEPT_RETRY_MS = 100
 
@@ -60,11 +62,14 @@ export class EngineAcceptor implements Acceptor {
       for (const one of families) this.#engine.capture(one, { ports: [port], addresses, shard: this.#shard?.filter })
     }
     let listener: NativeCarrierListener | undefined
+    let inUse: string | undefined
     try {
       // Captures first, so that no handshake goes unseen; a port that the kernel has yet to choose nobody can know before.
       if (target.port !== 0) openCaptures(target.port)
       for (const one of families) this.#engine.prepareToSend(one)
+      if (target.shard !== undefined) inUse = `its shard ${target.shard.index} is there already`
       this.#shard?.open(binding, (carriers, errno) => this.#onHandedOver(carriers, errno))
+      if (target.shard !== undefined) inUse = SHARED_PORT
       listener = listenCarriers(binding, { ...target, family, backlog: BACKLOG, shards: target.shard?.count }, (carriers, errno) =>
         this.#onAccept(carriers, errno),
       )
@@ -73,7 +78,7 @@ export class EngineAcceptor implements Acceptor {
       listener?.close()
       this.#shard?.close()
       this.#engine.close()
-      throw fromNative(error, where)
+      throw fromNative(error, where, inUse === undefined ? {} : { [EADDRINUSE]: inUse })
     }
     this.#listener = listener
     this.#where = { ports: [listener.localPort], addresses }

@@ -4,7 +4,6 @@
 // The kernel picks a listener by its place in the group, and places move when one closes (reuseport_detach_sock), so it is only mostly right. Whoever
 // gets a handshake that belongs to another shard passes the kernel socket on; that shard has captured the handshake. While it has nobody, whoever got the handshake
 // keeps it and makes its capture see the peer: a stray.
-import { EADDRINUSE, systemError } from '../errors.ts'
 import type { Binding, NativeCarrier, NativeCarrierInbox } from '../native/binding.ts'
 import type { ShardStats } from '../stats.ts'
 import { type Shard, type ShardFilter, shardOf } from '../wire/shards.ts'
@@ -23,7 +22,6 @@ export class ShardMember implements ShardStats {
   takenOver = 0
   strays = 0
   readonly #strays: Strays
-  readonly #where: ShardPlace
   readonly #place: string
   #inbox: NativeCarrierInbox | undefined
 
@@ -32,7 +30,6 @@ export class ShardMember implements ShardStats {
     this.index = index
     this.count = count
     this.#strays = new Strays({ index, count })
-    this.#where = where
     const zone = where.address.split('%')[1] ?? ''
     this.#place = `faketcp:${Buffer.from(words.buffer, words.byteOffset, words.byteLength).toString('hex')}%${zone}:${where.port}`
   }
@@ -43,15 +40,7 @@ export class ShardMember implements ShardStats {
    * @throws `EADDRINUSE` while another listener has this shard
    */
   open(binding: Binding, onCarriers: (carriers: NativeCarrier[], errno: number) => void): void {
-    try {
-      this.#inbox = new binding.CarrierInbox({ name: this.#inboxOf(this.index), onCarriers })
-    } catch (error) {
-      if (!(error instanceof Error) || !('errno' in error) || error.errno !== EADDRINUSE) throw error
-      const { address, port } = this.#where
-      throw Object.assign(systemError(EADDRINUSE, 'listen', this.#where), {
-        message: `listen EADDRINUSE ${address}:${port} (shard ${this.index} of it is there already)`,
-      })
-    }
+    this.#inbox = new binding.CarrierInbox({ name: this.#inboxOf(this.index), onCarriers })
   }
 
   /** What the captures are to keep now. */

@@ -3,28 +3,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { expect, it } from 'vitest'
 import { capture } from '../support/capture.ts'
 import { twoHosts } from '../support/hosts.ts'
-import { type ClientEnd, Clients, processes, type Shards, threads } from './shards.ts'
-
-const PORT = 9191
-
-async function figuresOf(shards: Shards, indexes: readonly number[]) {
-  const all = await Promise.all(indexes.map((index) => shards.figures(index)))
-  const sum = (pick: (figures: (typeof all)[number]) => number) => all.reduce((total, one) => total + pick(one), 0)
-  return {
-    accepted: sum((one) => one.accepted),
-    refused: sum((one) => one.refused),
-    handedOver: sum((one) => one.shard.handedOver),
-    takenOver: sum((one) => one.shard.takenOver),
-    strays: sum((one) => one.shard.strays),
-    exceptions: sum((one) => one.shard.exceptions),
-    wholeShards: sum((one) => one.shard.wholeShards),
-    steered: all.every((one) => one.shard.steered),
-  }
-}
-
-function sharesOf(served: readonly number[], count: number): number[] {
-  return Array.from({ length: count }, (_, index) => served.filter((one) => one === index).length)
-}
+import { type ClientEnd, Clients, figuresOf, portsFrom, processes, SHARDED_PORT, sharesOf, threads } from './shards.ts'
 
 it.each([
   { kind: 'threads', spread: 'even ports of one client', make: threads },
@@ -32,7 +11,7 @@ it.each([
 ])('1 000 flows over four $kind: $spread are divided within 25 % of even, and each message arrives once', async ({ spread, make }) => {
   await using hosts = await twoHosts()
   const { a, b } = hosts
-  const shards = await make(b, 4, { host: b.address4, port: PORT })
+  const shards = await make(b, 4, { host: b.address4, port: SHARDED_PORT })
   // Not in the order of their indexes: the kernel's numbers are all wrong then, and every handshake has to find its way.
   for (const index of [2, 0, 3, 1]) await shards.start(index)
   const clients = await Clients.on(a)
@@ -41,8 +20,8 @@ it.each([
     const addresses = Array.from({ length: 100 }, (_, i) => `10.77.0.${100 + i}`)
     for (const address of addresses) await a.addAddress(`${address}/24`)
     for (let i = 0; i < 1000; i++)
-      ends.push({ host: b.address4, port: PORT, localAddress: addresses[i % 100], localPort: 20_000 + Math.floor(i / 100) })
-  } else for (let i = 0; i < 1000; i++) ends.push({ host: b.address4, port: PORT, localPort: 20_000 + i * 2 })
+      ends.push({ host: b.address4, port: SHARDED_PORT, localAddress: addresses[i % 100], localPort: 20_000 + Math.floor(i / 100) })
+  } else for (let i = 0; i < 1000; i++) ends.push({ host: b.address4, port: SHARDED_PORT, localPort: 20_000 + i * 2 })
   const shares = sharesOf(await clients.dial(ends), 4)
   expect(shares.reduce((sum, share) => sum + share)).toBe(1000)
   for (const share of shares) {
@@ -55,16 +34,13 @@ it.each([
   expect(figures.handedOver).toBeGreaterThan(500)
 })
 
-const portsFrom = (first: number, count: number, host: string): ClientEnd[] =>
-  Array.from({ length: count }, (_, i) => ({ host, port: PORT, localPort: first + i * 2 }))
-
 it.each([
   { kind: 'threads', make: threads },
   { kind: 'processes', make: processes },
 ])('$kind: the death and return of a shard disturb nobody else, and every port can connect at any moment', async ({ make }) => {
   await using hosts = await twoHosts()
   const { a, b } = hosts
-  const shards = await make(b, 4, { host: b.address4, port: PORT })
+  const shards = await make(b, 4, { host: b.address4, port: SHARDED_PORT })
   for (const index of [0, 1, 2, 3]) await shards.start(index)
   const clients = await Clients.on(a)
   const first = await clients.dial(portsFrom(20_000, 80, b.address4))
@@ -104,7 +80,7 @@ it.each([
 it('beyond 64 exceptions a whole shard is captured besides, and no longer when few are left', async () => {
   await using hosts = await twoHosts()
   const { a, b } = hosts
-  const shards = await processes(b, 2, { host: b.address4, port: PORT })
+  const shards = await processes(b, 2, { host: b.address4, port: SHARDED_PORT })
   await shards.start(0)
   const clients = await Clients.on(a)
   const served = await clients.dial(portsFrom(20_000, 200, b.address4), { once: false })
@@ -129,10 +105,10 @@ it('beyond 64 exceptions a whole shard is captured besides, and no longer when f
 it('a shard that came back leaves alone what another keeps: nobody resets it, and nothing is heard twice', async () => {
   await using hosts = await twoHosts()
   const { a, b } = hosts
-  const shards = await processes(b, 2, { host: b.address4, port: PORT })
+  const shards = await processes(b, 2, { host: b.address4, port: SHARDED_PORT })
   await shards.start(0)
   const clients = await Clients.on(a)
-  await using wire = await capture(a, { filter: `tcp port ${PORT} and tcp[13] & 4 != 0` })
+  await using wire = await capture(a, { filter: `tcp port ${SHARDED_PORT} and tcp[13] & 4 != 0` })
   const served = await clients.dial(portsFrom(20_000, 20, b.address4), { once: false })
   await shards.start(1)
   // Unknown data would be answered by a reset after 5 s.

@@ -1,9 +1,10 @@
 // Servers that share a port, in threads of one process or in processes, and clients that tell which of them served what. Each server answers a
 // message with `<index> <message>`.
 import type { ListenerStats, ListenOptions, ShardStats } from '../../lib/index.ts'
-import type { Agent } from '../support/agent.ts'
+import type { Agent, AgentOptions } from '../support/agent.ts'
 import type { Host } from '../support/hosts.ts'
 
+export const SHARDED_PORT = 9191
 const LIBRARY = new URL('../../dist/index.js', import.meta.url).href
 
 export type ShardListenOptions = Omit<ListenOptions, 'signal' | 'table' | 'shard'>
@@ -90,11 +91,11 @@ export async function threads(host: Host, count: number, options: ShardListenOpt
 }
 
 /** Processes that share nothing. */
-export async function processes(host: Host, count: number, options: ShardListenOptions): Promise<Shards> {
+export async function processes(host: Host, count: number, options: ShardListenOptions, how?: AgentOptions): Promise<Shards> {
   const agents: Agent[] = []
   return {
     async start(index) {
-      agents[index] = await host.agent()
+      agents[index] = await host.agent(how)
       await agents[index].run(
         async (ctx, { serve, options }) => {
           const module = await ctx.import<{ default: (library: unknown, options: object) => Promise<unknown> }>(serve)
@@ -134,8 +135,8 @@ export class Clients {
         const { conn, answers } = state.conns[at]
         for (let i = 0; i < 100; i++) {
           if (i === 0 || (!once && i % 4 === 0)) conn.write(`${text}/${i}`)
-          const answer = answers.find((one: string) => one.split(' ')[1]?.startsWith(`${text}/`))
-          if (answer !== undefined) return Number(answer.split(' ')[0])
+          const answer = answers.find((one: string) => one.includes(`${text}/`))
+          if (answer !== undefined) return Number.parseInt(answer, 10)
           if (conn.destroyed) throw new Error(`connection ${at} is gone: ${state.conns[at].error}`)
           await new Promise((resolve) => setTimeout(resolve, 50))
         }
@@ -146,7 +147,7 @@ export class Clients {
   }
 
   /**
-   * Dials them all, says one thing on each, and returns the index of the shard that answered.
+   * Dials them all, says one thing on each, and returns the index of the shard that answered (NaN from a plain echo).
    *
    * @param once whether the first message must get through; a connection whose handshake nobody captured may lose the first ones
    */
@@ -206,3 +207,28 @@ export class Clients {
     })
   }
 }
+
+/** Figures of several shards, added up. */
+export async function figuresOf(shards: Shards, indexes: readonly number[]) {
+  const all = await Promise.all(indexes.map((index) => shards.figures(index)))
+  const sum = (pick: (figures: (typeof all)[number]) => number) => all.reduce((total, one) => total + pick(one), 0)
+  return {
+    accepted: sum((one) => one.accepted),
+    refused: sum((one) => one.refused),
+    handedOver: sum((one) => one.shard.handedOver),
+    takenOver: sum((one) => one.shard.takenOver),
+    strays: sum((one) => one.shard.strays),
+    exceptions: sum((one) => one.shard.exceptions),
+    wholeShards: sum((one) => one.shard.wholeShards),
+    steered: all.every((one) => one.shard.steered),
+  }
+}
+
+/** How many each shard served. */
+export function sharesOf(served: readonly number[], count: number): number[] {
+  return Array.from({ length: count }, (_, index) => served.filter((one) => one === index).length)
+}
+
+/** Even ports, as Linux clients use them. */
+export const portsFrom = (first: number, count: number, host: string): ClientEnd[] =>
+  Array.from({ length: count }, (_, i) => ({ host, port: SHARDED_PORT, localPort: first + i * 2 }))

@@ -1,6 +1,10 @@
 // Listeners that share a port, and carriers that change hands: who accepts, and that a carrier on its way belongs to exactly one.
+import { type ChildProcessWithoutNullStreams, spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { readdirSync, readlinkSync } from 'node:fs'
+import process from 'node:process'
 import { setImmediate } from 'node:timers/promises'
+import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
 import type { NativeCarrier } from '../../lib/native/binding.ts'
 import * as layout from '../../lib/native/layout.ts'
@@ -31,6 +35,35 @@ const openSockets = () =>
       return [] // the directory's own
     }
   })
+
+/** fixtures/inbox.py at the other end. */
+class Other {
+  said = ''
+  readonly #child: ChildProcessWithoutNullStreams
+
+  private constructor(child: ChildProcessWithoutNullStreams) {
+    this.#child = child
+    child.stdout.setEncoding('utf8').on('data', (text: string) => {
+      this.said += text.trim()
+    })
+  }
+
+  /** Resolves with its first word. */
+  static async start(what: string, name: string): Promise<Other> {
+    const child = spawn('python3', ['-B', fileURLToPath(new URL('fixtures/inbox.py', import.meta.url)), what, name])
+    const other = new Other(child)
+    await once(child.stdout, 'data')
+    return other
+  }
+
+  go(): void {
+    this.#child.stdin.write('\n')
+  }
+
+  async ended(): Promise<void> {
+    if (this.#child.exitCode === null) await once(this.#child, 'close')
+  }
+}
 
 class InboxRig implements Disposable {
   readonly name = unusedName()
@@ -173,6 +206,47 @@ describe('an inbox', () => {
     inbox.native.close()
     inbox.native.resume()
     again().close()
+  })
+
+  it('waits for a sender that has connected and is slow, and for others meanwhile', async () => {
+    using pair = await carrierPair(4)
+    using inbox = new InboxRig()
+    const slow = await Other.start('slow', inbox.name)
+    const silent = await Other.start('silent', inbox.name)
+    const emptyHanded = await Other.start('empty-handed', inbox.name)
+    expect(pair.server.handOver(inbox.name)).toBe(0)
+    await expect.poll(() => inbox.received.length).toBe(1)
+    for (const other of [silent, emptyHanded, slow]) {
+      other.go()
+      await other.ended()
+    }
+    await expect.poll(() => inbox.received.length).toBe(2)
+    expect(inbox.errors).toEqual([])
+    const waiting = await Other.start('silent', inbox.name)
+    await setImmediate() // it had connected before it said so, and has been accepted by now
+    const before = openSockets().length
+    inbox.native.close()
+    expect(openSockets().length).toBe(before - 2)
+    waiting.go()
+    await waiting.ended()
+  })
+
+  it.runIf(process.getuid?.() === 0)('takes nothing of other users, and nobody gives to theirs', async () => {
+    using pair = await carrierPair(4)
+    {
+      using inbox = new InboxRig()
+      const stranger = await Other.start('stranger-sends', inbox.name)
+      expect(stranger.said).toBe('0')
+      await stranger.ended()
+      await setImmediate()
+      expect(inbox.received).toEqual([])
+    }
+    const name = unusedName()
+    const stranger = await Other.start('stranger-listens', name)
+    expect(pair.server.handOver(name)).toBe(-13)
+    await stranger.ended()
+    expect(stranger.said).toBe('ready0')
+    expect(keyOf(pair.server)[layout.KEY_PORTS] & 0xffff).toBe(pair.server.localPort)
   })
 
   it('may be closed inside onCarriers', async () => {
