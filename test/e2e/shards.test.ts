@@ -124,3 +124,30 @@ it('a shard that came back leaves alone what another keeps: nobody resets it, an
   await wire.stop()
   expect(await wire.segments()).toEqual([])
 })
+
+it.each([
+  { kind: 'threads', make: threads },
+  { kind: 'processes', make: processes },
+])('$kind: connections that come in while shards die and return are all served, and nothing leaks', async ({ make }) => {
+  await using hosts = await twoHosts()
+  const { a, b } = hosts
+  const shards = await make(b, 3, { host: b.address4, port: SHARDED_PORT })
+  for (const index of [0, 1, 2]) await shards.start(index)
+  const before = await shards.sockets(0)
+  const clients = await Clients.on(a)
+  const stop = await clients.storm({ host: b.address4, port: SHARDED_PORT })
+  for (let round = 0; round < 4; round++) {
+    for (const index of [1, 2]) {
+      await shards.kill(index)
+      await delay(100)
+      await shards.start(index)
+      await delay(200)
+    }
+  }
+  const { served, again } = await stop()
+  expect(served).toBeGreaterThan(100)
+  expect(again).toBeLessThan(8 * 10) // no more than what each death found open
+  expect(await clients.duplicates()).toEqual([])
+  await expect.poll(() => shards.sockets(0), { timeout: 8000 }).toBe(before)
+  expect(await shards.figures(0)).toMatchObject({ shard: { exceptions: 0, wholeShards: 0 } })
+})

@@ -3,6 +3,7 @@
 import type { ListenerStats, ListenOptions, ShardStats } from '../../lib/index.ts'
 import type { Agent, AgentOptions } from '../support/agent.ts'
 import type { Host } from '../support/hosts.ts'
+import { descriptors } from '../support/leaks.ts'
 
 export const SHARDED_PORT = 9191
 const LIBRARY = new URL('../../dist/index.js', import.meta.url).href
@@ -46,12 +47,18 @@ const WORKER = `
   parentPort.postMessage('listening')
 `
 
+async function socketsOf(pid: number): Promise<number> {
+  return (await descriptors(pid)).filter((name) => name.startsWith('socket:')).length
+}
+
 function moduleOf(source: string): string {
   return `data:text/javascript,${encodeURIComponent(source)}`
 }
 
 /** Shards of one port, whatever they run in. */
 export interface Shards {
+  /** Sockets that a shard's process has open. */
+  sockets(index: number): Promise<number>
   /** Starts a shard, the first time or again. */
   start(index: number): Promise<void>
   /** Ends it as abruptly as it can be ended. */
@@ -78,6 +85,7 @@ export async function threads(host: Host, count: number, options: ShardListenOpt
         { index, worker: moduleOf(WORKER), serve: moduleOf(SERVE), library: LIBRARY, options: { ...options, shard: { index, count } } },
       ),
     kill: (index) => agent.run((ctx, index) => ctx.state.workers[index].terminate(), index),
+    sockets: () => socketsOf(agent.pid),
     figures: (index) =>
       agent.run(
         (ctx, index) =>
@@ -105,6 +113,7 @@ export async function processes(host: Host, count: number, options: ShardListenO
       )
     },
     kill: async (index) => void (await agents[index].kill('SIGKILL')),
+    sockets: (index) => socketsOf(agents[index].pid),
     figures: (index) => agents[index].run<Figures>((ctx) => ctx.state.server.figures()),
   }
 }
@@ -174,6 +183,51 @@ export class Clients {
       },
       { ends, once },
     )
+  }
+
+  /**
+   * Dials and closes again and again, from ever new ports, until told to stop: each connection has to be served in the end, but one that a shard's death
+   * takes with it may have to be dialled anew.
+   *
+   * @returns a function that stops it, and resolves with how many were served and how many dialled anew
+   */
+  async storm(end: ClientEnd): Promise<() => Promise<{ served: number; again: number }>> {
+    await this.agent.run((ctx, end) => {
+      const { state } = ctx
+      state.storming = true
+      const result = { served: 0, again: 0 }
+      let port = 20_000
+      const serve = async (): Promise<void> => {
+        for (let tries = 0; ; tries++) {
+          port += 2
+          try {
+            const conn = await ctx.faketcp.dial({ ...end, localPort: port })
+            const at = state.conns.push({ conn, answers: [], error: undefined }) - 1
+            conn.on('data', (answer) => state.conns[at].answers.push(String(answer)))
+            conn.on('error', (error) => {
+              state.conns[at].error = error.message
+            })
+            await state.ask(at, 'storm', false)
+            await conn.close()
+            result.served++
+            return
+          } catch (error) {
+            if (tries === 3) throw error
+            result.again++
+          }
+        }
+      }
+      const lane = async () => {
+        while (state.storming) await serve()
+      }
+      state.storm = Promise.all(Array.from({ length: 10 }, lane)).then(() => result)
+      state.storm.catch(() => {}) // told by who awaits it
+    }, end)
+    return () =>
+      this.agent.run((ctx) => {
+        ctx.state.storming = false
+        return ctx.state.storm
+      })
   }
 
   /** Says something on connections that are open, in the order of dialling; returns who answered. */
