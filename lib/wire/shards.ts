@@ -16,7 +16,10 @@ export interface RemoteEnd {
   readonly port: number
 }
 
-/** What a capture of one shard keeps. */
+/**
+ * What a capture of one shard keeps. By a program of its own rather than PACKET_FANOUT, whose numbers follow the sockets that are in the group at the moment:
+ * when one of those goes, packets of living flows would go to others, and IP raw sockets have no such thing.
+ */
 export interface ShardFilter extends Shard {
   /** Remote ends that are kept although they belong to other shards; at most {@link MAX_EXCEPTIONS}. */
   readonly exceptions: readonly RemoteEnd[]

@@ -116,6 +116,18 @@ describe.each([4, 6] as const)('listeners on one port over IPv%i', (family) => {
   })
 })
 
+it('a group works without a program that the kernel refuses, and says so', async () => {
+  const port = unusedPort()
+  const steering = new Uint8Array(8).fill(0xff)
+  using first = new ListenerRig(4, { port, steering })
+  using second = new ListenerRig(4, { port, steering })
+  expect([first.native.steered, second.native.steered]).toEqual([false, false])
+  const client = dialler(4)
+  expect(await connect(client, '127.0.0.1', port)).toBe(0)
+  const server = await Promise.race([first.accepted(), second.accepted()])
+  for (const carrier of [client, server]) carrier.end('silent')
+})
+
 it("a group goes by the kernel's own choice where the program names nobody", async () => {
   const port = unusedPort()
   const steering = new Assembler().ret(0xffffffff).assemble()
