@@ -132,10 +132,10 @@ export class EngineAcceptor implements Acceptor {
 
   /** Gives away what belongs to other shards. What is left is accepted here, and if it is not ours our captures will see it from here on. */
   #sort(shard: ShardMember, carriers: NativeCarrier[], mayHandOver: boolean): NativeCarrier[] {
-    const key = new Int32Array(KEY_WORDS)
     let refilter = false
     const kept = carriers.filter((carrier) => {
-      carrier.key(key)
+      const key = keyOf(carrier)
+      if (key === undefined) return false
       if (shard.owns(key, 0)) return true
       if (mayHandOver && shard.handOver(carrier, key)) return false
       if (shard.keep(key)) refilter = true
@@ -171,8 +171,8 @@ export class EngineAcceptor implements Acceptor {
   }
 
   #accept(carrier: NativeCarrier, sink: AcceptorSink): void {
-    const key = new Int32Array(KEY_WORDS)
-    carrier.key(key)
+    const key = keyOf(carrier)
+    if (key === undefined) return
     const orphan = this.#engine.orphans?.claim(key, 0)
     const refusal = sink.refuse()
     const stray = this.#shard?.owns(key, 0) === false
@@ -261,6 +261,18 @@ class AcceptorStats extends EngineStats implements ListenerStats {
 
   get orphans(): number {
     return this.#engine.orphans?.size ?? 0
+  }
+}
+
+/** Undefined for a connection that its peer has reset before it was accepted: the kernel sees resets where it refused our filter. */
+function keyOf(carrier: NativeCarrier): Int32Array | undefined {
+  const key = new Int32Array(KEY_WORDS)
+  try {
+    carrier.key(key)
+    return key
+  } catch {
+    carrier.end('reset') // sends nothing: there is no connection any more
+    return undefined
   }
 }
 
