@@ -1,10 +1,19 @@
 // From single measurements to medians and ratios, and the shape of the JSON file.
 import { cpus, release } from 'node:os'
+import type { OffloadFacts, Wire } from './wires.ts'
 
-/** What one contender reached with one size in one round. A figure that it has not is null. */
-export interface Sample {
-  readonly contender: string
+/** One cell of the matrix, whoever is measured in it. */
+export interface Cell {
+  readonly wire: Wire
+  /** Connections that carry the load at the same time. */
+  readonly flows: number
+  /** Payload bytes of a message. */
   readonly size: number
+}
+
+/** What one contender reached in one cell in one round; rates are sums over the flows. A figure that it has not is null. */
+export interface Sample extends Cell {
+  readonly contender: string
   readonly round: number
   /** Delivered when the sender sends as fast as the transport takes messages. */
   readonly blastPerSecond: number
@@ -18,6 +27,9 @@ export interface Sample {
   readonly rttP99Micros: number | null
 }
 
+/** What is measured of a contender in a cell. */
+export type Measured = Omit<Sample, 'contender' | 'round' | keyof Cell>
+
 export const METRICS = ['blastPerSecond', 'losslessPerSecond', 'rttP50Micros', 'rttP99Micros'] as const
 export type Metric = (typeof METRICS)[number]
 
@@ -27,11 +39,26 @@ export interface Result extends Omit<Sample, 'round'> {
   readonly losslessMegabits: number | null
 }
 
-/** faketcp's figure divided by another's: the median of the ratios within each round, as those share the machine's mood. */
-export type Ratio = { readonly size: number; readonly to: string } & { readonly [M in Metric]: number | null }
+/** One's figure divided by another's: the median of the ratios within each round, as those share the machine's mood. */
+export type Ratio = Cell & { readonly of: string; readonly to: string } & { readonly [M in Metric]: number | null }
+
+/** What all flows together carry, divided by what the run's least number of flows carries, at most 1 % lost. */
+export interface Scaling extends Cell {
+  readonly contender: string
+  readonly toFlows: number
+  readonly losslessPerSecond: number | null
+}
+
+/** Why somebody is not among the results, or not in all of them. */
+export interface LeftOut {
+  readonly contender: string
+  readonly reason: string
+  /** Wire, flows and perhaps size; everywhere when empty. */
+  readonly where: readonly string[]
+}
 
 export interface Report {
-  readonly schema: 1
+  readonly schema: 2
   readonly startedAt: string
   readonly machine: {
     readonly kernel: string
@@ -41,9 +68,16 @@ export interface Report {
     readonly cpuModel: string
   }
   readonly settings: Record<string, unknown>
-  /** What each contender's receiver said of itself. */
-  readonly facts: Record<string, Record<string, string | number>>
+  /** `boundaries`: it keeps those of messages. Else a message is `size` bytes of a stream. */
+  readonly contenders: readonly { readonly name: string; readonly boundaries: boolean }[]
+  /** What the devices of each wire say of themselves. */
+  readonly wires: Partial<Record<Wire, OffloadFacts>>
+  /** What each contender's receiver said of itself in the last round. */
+  readonly facts: readonly (Omit<Cell, 'size'> & { readonly contender: string; readonly says: Record<string, string | number> })[]
+  readonly leftOut: readonly LeftOut[]
+  /** Of faketcp's contenders to all others. */
   readonly ratios: readonly Ratio[]
+  readonly scaling: readonly Scaling[]
   readonly results: readonly Result[]
   readonly samples: readonly Sample[]
 }
@@ -69,18 +103,20 @@ export function percentile(ascending: readonly number[], percent: number): numbe
 export function resultsOf(samples: readonly Sample[]): Result[] {
   const groups = new Map<string, Sample[]>()
   for (const sample of samples) {
-    const name = `${sample.size} ${sample.contender}`
+    const name = `${cellName(sample)} ${sample.contender}`
     groups.set(name, [...(groups.get(name) ?? []), sample])
   }
   return [...groups.values()].map((group) => {
-    const [{ contender, size }] = group
+    const [{ wire, flows, size, contender }] = group
     const over = (pick: (sample: Sample) => number | null) => median(group.map(pick).filter((value) => value !== null))
     const blastPerSecond = over((one) => one.blastPerSecond) ?? 0
     // A round in which no rate was lossless counts as a rate of 0, not as no round.
     const losslessPerSecond = median(group.map((one) => one.losslessPerSecond ?? 0)) || null
     return {
-      contender,
+      wire,
+      flows,
       size,
+      contender,
       blastPerSecond,
       blastMegabits: megabits(blastPerSecond, size),
       blastLoss: over((one) => one.blastLoss) ?? 0,
@@ -94,32 +130,68 @@ export function resultsOf(samples: readonly Sample[]): Result[] {
   })
 }
 
-export function ratiosOf(samples: readonly Sample[], of: string): Ratio[] {
-  const ours = samples.filter((sample) => sample.contender === of)
-  const others = [...new Set(samples.map((sample) => sample.contender))].filter((name) => name !== of)
-  const sizes = [...new Set(ours.map((sample) => sample.size))]
-  return sizes.flatMap((size) =>
-    others.map((to) => {
-      const ratio = (metric: Metric) => {
-        const ratios: number[] = []
-        for (const one of ours) {
-          const other = samples.find((sample) => sample.contender === to && sample.size === size && sample.round === one.round)
-          const a = one[metric] ?? (metric === 'losslessPerSecond' ? 0 : null)
-          const b = other?.[metric] ?? null
-          if (one.size === size && a !== null && b !== null && b > 0) ratios.push(a / b)
-        }
-        return median(ratios)
-      }
-      return {
-        size,
-        to,
-        blastPerSecond: ratio('blastPerSecond'),
-        losslessPerSecond: ratio('losslessPerSecond'),
-        rttP50Micros: ratio('rttP50Micros'),
-        rttP99Micros: ratio('rttP99Micros'),
-      }
-    }),
+/** Each cell once, in the order in which they were measured. */
+export function cellsOf(samples: readonly Sample[]): Cell[] {
+  return [...new Map(samples.map(({ wire, flows, size }) => [cellName({ wire, flows, size }), { wire, flows, size }])).values()]
+}
+
+export function contendersOf(samples: readonly Sample[]): string[] {
+  return [...new Set(samples.map((sample) => sample.contender))]
+}
+
+/** The median over the rounds of `of`'s figure divided by `to`'s in the same round; null when no round has both. */
+export function ratio(samples: readonly Sample[], cell: Cell, of: string, to: string, metric: Metric): number | null {
+  const ratios: number[] = []
+  const inCell = samples.filter((sample) => cellName(sample) === cellName(cell))
+  for (const one of inCell.filter((sample) => sample.contender === of)) {
+    const other = inCell.find((sample) => sample.contender === to && sample.round === one.round)
+    if (other !== undefined) pushQuotient(ratios, one, other, metric)
+  }
+  return median(ratios)
+}
+
+export function ratiosOf(samples: readonly Sample[], isOurs: (contender: string) => boolean): Ratio[] {
+  const names = contendersOf(samples)
+  const others = names.filter((name) => !isOurs(name))
+  const pairs = names.filter(isOurs).flatMap((of) => others.map((to) => ({ of, to })))
+  return cellsOf(samples).flatMap((cell) =>
+    pairs
+      .filter(({ of, to }) => [of, to].every((name) => samples.some((one) => one.contender === name && cellName(one) === cellName(cell))))
+      .map(({ of, to }) => {
+        const [blastPerSecond, losslessPerSecond, rttP50Micros, rttP99Micros] = METRICS.map((metric) =>
+          ratio(samples, cell, of, to, metric),
+        )
+        return { ...cell, of, to, blastPerSecond, losslessPerSecond, rttP50Micros, rttP99Micros }
+      }),
   )
+}
+
+export function scalingOf(samples: readonly Sample[]): Scaling[] {
+  const toFlows = Math.min(...samples.map((sample) => sample.flows))
+  return cellsOf(samples)
+    .filter(({ flows }) => flows > toFlows)
+    .flatMap((cell) =>
+      contendersOf(samples).flatMap((contender) => {
+        const ratios: number[] = []
+        const mine = samples.filter((one) => one.contender === contender && one.wire === cell.wire && one.size === cell.size)
+        for (const one of mine.filter(({ flows }) => flows === cell.flows)) {
+          const base = mine.find(({ flows, round }) => flows === toFlows && round === one.round)
+          if (base !== undefined) pushQuotient(ratios, one, base, 'losslessPerSecond')
+        }
+        return ratios.length === 0 ? [] : [{ ...cell, contender, toFlows, losslessPerSecond: median(ratios) }]
+      }),
+    )
+}
+
+/** No lossless rate above the line is a rate of 0; below it, nothing can be divided by it. */
+function pushQuotient(ratios: number[], above: Sample, below: Sample, metric: Metric): void {
+  const a = above[metric] ?? (metric === 'losslessPerSecond' ? 0 : null)
+  const b = below[metric]
+  if (a !== null && b !== null && b > 0) ratios.push(a / b)
+}
+
+function cellName({ wire, flows, size }: Cell): string {
+  return `${wire} ${flows} ${size}`
 }
 
 function megabits(messagesPerSecond: number, size: number): number {

@@ -1,34 +1,64 @@
 // The command line of `npm run bench`.
 import { resolve } from 'node:path'
 import { parseArgs } from 'node:util'
+import { INTERFACES, LINKS, nameOf, type Spec } from './specs.ts'
+import { readTool } from './tools.ts'
+import { WIRES, type Wire } from './wires.ts'
 
 export interface BenchOptions {
+  readonly wires: readonly Wire[]
+  readonly flows: readonly number[]
   readonly sizes: readonly number[]
+  /** Who is measured, in the order of the tables. */
+  readonly specs: readonly Spec[]
   readonly rounds: number
+  readonly warmUpMs: number
   readonly blastMs: number
   readonly pingPongMs: number
+  /** The most trials of a search for the lossless rate. */
   readonly trials: number
   readonly trialMs: number
-  readonly warmUpMs: number
-  readonly iperf3Seconds: number
-  /** Runs iperf3 too where it is installed. */
-  readonly iperf3: boolean
+  readonly iperf3Ms: number
   /** Where the figures go instead of bench/results/latest.json. */
   readonly json: string | undefined
+  /** Where the chart goes; no chart unless told. */
+  readonly svg: string | undefined
   readonly profiles: string | undefined
 }
 
-export const USAGE = `npm run bench -- [--quick] [--rounds N] [--sizes 64,512,1400] [--json FILE] [--no-iperf3] [--cpu-prof DIR]
+export const USAGE = `npm run bench -- [--quick | --full] [selection] [output]
 
-  --quick         shorter measurements and no iperf3: under a minute
-  --rounds N      rounds over all contenders; medians are taken over them (default 3)
-  --sizes LIST    payload bytes of a message (default 64,512,1400; at most 1400)
-  --json FILE     writes the figures there instead of bench/results/latest.json
-  --no-iperf3     leaves iperf3 out although it is installed
-  --cpu-prof DIR  CPU profiles of each contender's last round, for Chrome's DevTools`
+  (no preset)        the default wire, 1 flow, all sizes and contenders, 3 rounds: under five minutes
+  --quick            64 and 1400 bytes, no iperf3 tcp, one short round: under a minute
+  --full             every wire, 1 and 100 flows: about half an hour (--matrix is the same)
 
-const FULL = { blastMs: 1000, pingPongMs: 500, trials: 5, trialMs: 400, warmUpMs: 500, iperf3Seconds: 1 }
-const QUICK = { blastMs: 300, pingPongMs: 200, trials: 4, trialMs: 200, warmUpMs: 300, iperf3Seconds: 1 }
+selection, each a list with commas:
+  --wires LIST       default, tso-off, gro (README.md says what they are)
+  --flows LIST       connections at the same time, 1 to 100
+  --sizes LIST       payload bytes of a message, 16 to 1400
+  --contenders LIST  faketcp, dgram, net, iperf3-udp, iperf3-tcp
+  --links LIST       links of faketcp: raw, packet, auto
+  --interfaces LIST  interfaces of faketcp: stream, batch
+  --tool NAME|FILE   a foreign tunnel beside the others, if it is on the PATH: a description of bench/tools, or a file; may be repeated
+  --rounds N         rounds over all contenders; medians are taken over them
+
+output:
+  --json FILE        writes the figures there instead of bench/results/latest.json
+  --svg FILE         draws a chart of the lossless rates
+  --cpu-prof DIR     CPU profiles of each Node contender's last round, for Chrome's DevTools`
+
+const CONTENDERS = ['faketcp', 'dgram', 'net', 'iperf3-udp', 'iperf3-tcp'] as const
+type ContenderName = (typeof CONTENDERS)[number]
+
+const LONG = { warmUpMs: 400, blastMs: 800, pingPongMs: 300, trials: 10, trialMs: 300, iperf3Ms: 1000 }
+const SHORT = { warmUpMs: 200, blastMs: 250, pingPongMs: 150, trials: 5, trialMs: 150, iperf3Ms: 1000 }
+
+const DEFAULT = { wires: 'default', flows: '1', sizes: '64,512,1400', contenders: CONTENDERS.join(), rounds: '3', times: LONG }
+const PRESETS = {
+  default: DEFAULT,
+  quick: { ...DEFAULT, sizes: '64,1400', contenders: 'faketcp,dgram,net,iperf3-udp', rounds: '1', times: SHORT },
+  full: { ...DEFAULT, wires: WIRES.join(), flows: '1,100' },
+}
 
 /**
  * @returns undefined when only help is asked for
@@ -36,25 +66,53 @@ const QUICK = { blastMs: 300, pingPongMs: 200, trials: 4, trialMs: 200, warmUpMs
  */
 export function parseOptions(args: readonly string[]): BenchOptions | undefined {
   try {
+    const list = { type: 'string' } as const
     const { values } = parseArgs({
       args: [...args],
       options: {
         quick: { type: 'boolean', default: false },
-        rounds: { type: 'string', default: '3' },
-        sizes: { type: 'string', default: '64,512,1400' },
+        full: { type: 'boolean', default: false },
+        matrix: { type: 'boolean', default: false },
+        wires: list,
+        flows: list,
+        sizes: list,
+        contenders: list,
+        links: { type: 'string', default: 'packet,raw' },
+        interfaces: { type: 'string', default: INTERFACES.join() },
+        tool: { type: 'string', multiple: true, default: [] },
+        rounds: list,
         json: { type: 'string' },
-        'no-iperf3': { type: 'boolean', default: false },
+        svg: { type: 'string' },
         'cpu-prof': { type: 'string' },
         help: { type: 'boolean', default: false },
       },
     })
     if (values.help) return undefined
+    const full = values.full || values.matrix
+    if (values.quick && full) throw new TypeError('--quick and --full exclude each other')
+    const { times, ...preset } = PRESETS[values.quick ? 'quick' : full ? 'full' : 'default']
+    const contenders = oneOrMore('--contenders', values.contenders ?? preset.contenders, CONTENDERS)
+    const links = oneOrMore('--links', values.links, LINKS)
+    const interfaces = oneOrMore('--interfaces', values.interfaces, INTERFACES)
+    const specs = [
+      ...contenders.flatMap((name) => specsOf(name, links, interfaces)),
+      ...values.tool.map((name): Spec => ({ is: 'tool', tool: readTool(name) })),
+    ]
+    const names = specs.map(nameOf)
+    const twice = names.find((name, i) => names.indexOf(name) !== i)
+    if (twice !== undefined) throw new TypeError(`--tool: '${twice}' is the name of two contenders`)
+    if (values.svg !== undefined && !contenders.some((name) => name === 'iperf3-udp' || name === 'dgram')) {
+      throw new TypeError('--svg needs iperf3-udp or dgram among the contenders: the chart shows ratios to it')
+    }
     return {
-      ...(values.quick ? QUICK : FULL),
-      sizes: values.sizes.split(',').map((text) => integer('--sizes', text, 1400)),
-      rounds: integer('--rounds', values.rounds, 100),
-      iperf3: !values.quick && !values['no-iperf3'],
+      ...times,
+      wires: oneOrMore('--wires', values.wires ?? preset.wires, WIRES),
+      flows: integers('--flows', values.flows ?? preset.flows, 1, 100),
+      sizes: integers('--sizes', values.sizes ?? preset.sizes, 16, 1400),
+      specs,
+      rounds: integer('--rounds', values.rounds ?? preset.rounds, 1, 100),
       json: values.json,
+      svg: values.svg,
       profiles: values['cpu-prof'] === undefined ? undefined : resolve(values['cpu-prof']),
     }
   } catch (error) {
@@ -62,8 +120,44 @@ export function parseOptions(args: readonly string[]): BenchOptions | undefined 
   }
 }
 
-function integer(name: string, text: string, max: number): number {
+function specsOf(
+  name: ContenderName,
+  links: readonly (typeof LINKS)[number][],
+  interfaces: readonly (typeof INTERFACES)[number][],
+): Spec[] {
+  switch (name) {
+    case 'faketcp':
+      return links.flatMap((link) => interfaces.map((side) => ({ is: 'faketcp', link, interface: side }) as const))
+    case 'iperf3-udp':
+      return [{ is: 'iperf3', protocol: 'udp' }]
+    case 'iperf3-tcp':
+      return [{ is: 'iperf3', protocol: 'tcp' }]
+    default:
+      return [{ is: name }]
+  }
+}
+
+function oneOrMore<T extends string>(name: string, text: string, allowed: readonly T[]): T[] {
+  return distinct(name, text).map((word) => {
+    const found = allowed.find((one) => one === word)
+    if (found === undefined) throw new TypeError(`${name} takes ${allowed.join(', ')}; got '${word}'`)
+    return found
+  })
+}
+
+function integers(name: string, text: string, min: number, max: number): number[] {
+  return distinct(name, text).map((word) => integer(name, word, min, max))
+}
+
+function integer(name: string, text: string, min: number, max: number): number {
   const value = Number(text)
-  if (!Number.isInteger(value) || value < 1 || value > max) throw new TypeError(`${name} takes integers from 1 to ${max}; got '${text}'`)
+  if (!Number.isInteger(value) || value < min || value > max)
+    throw new TypeError(`${name} takes integers from ${min} to ${max}; got '${text}'`)
   return value
+}
+
+function distinct(name: string, text: string): string[] {
+  const words = text.split(',')
+  if (new Set(words).size < words.length) throw new TypeError(`${name} names something twice: '${text}'`)
+  return words
 }

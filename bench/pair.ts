@@ -2,21 +2,37 @@
 import { join } from 'node:path'
 import type { Agent } from '../test/support/agent.ts'
 import type { Host } from '../test/support/hosts.ts'
+import type { Received } from './counting.ts'
+import type { Trial } from './ladder.ts'
+import type { RoundTrips } from './ping-pong.ts'
 import type * as Role from './role.ts'
-import type { ContenderName, Received, RoundTrips, Sent } from './role.ts'
+import type { Sent } from './sending.ts'
+import { type NodeSpec, nameOf } from './specs.ts'
+
+/** An address that is listened at. */
+export interface Endpoint {
+  readonly address: string
+  readonly port: number
+}
 
 export interface PairOptions {
+  readonly flows: number
   /** Directory for the V8 profiles of both processes. */
   readonly profiles?: string
   readonly warmUpMs: number
   readonly warmUpSizes: readonly number[]
+  /** Puts something between the two: gets where the receiver listens (on its loopback then), returns where the sender connects to. */
+  readonly tunnel?: (target: Endpoint) => Promise<Endpoint>
 }
 
-/** What both ends say of one burst of load. */
-export interface Flow {
+/** What both ends say of one load. */
+export interface Load {
   readonly sent: Sent
   readonly received: Received
 }
+
+/** It cannot be measured here, which is no fault of the bench. */
+export class Unavailable extends Error {}
 
 type Methods = { [K in keyof typeof Role]: (typeof Role)[K] }
 
@@ -24,41 +40,63 @@ const ROLE = new URL('role.ts', import.meta.url).href
 const TSX = import.meta.resolve('tsx')
 
 export class Pair {
-  readonly name: ContenderName
+  readonly #spec: NodeSpec
   readonly #sender: Agent
   readonly #receiver: Agent
   readonly #profiles: string | undefined
 
-  private constructor(name: ContenderName, sender: Agent, receiver: Agent, profiles: string | undefined) {
-    this.name = name
+  private constructor(spec: NodeSpec, sender: Agent, receiver: Agent, profiles: string | undefined) {
+    this.#spec = spec
     this.#sender = sender
     this.#receiver = receiver
     this.#profiles = profiles
   }
 
-  static async open(name: ContenderName, a: Host, b: Host, { profiles, warmUpMs, warmUpSizes }: PairOptions): Promise<Pair> {
+  /** @throws Unavailable where this build or this machine lacks what is asked for */
+  static async open(spec: NodeSpec, a: Host, b: Host, options: PairOptions): Promise<Pair> {
     const nodeArgs = ['--import', TSX]
     const [sender, receiver] = await Promise.all([a.agent({ nodeArgs }), b.agent({ nodeArgs })])
-    const pair = new Pair(name, sender, receiver, profiles)
-    const port = await call(receiver, 'listen', { name, address: b.address4 })
-    await Promise.all([call(sender, 'connect', { name, address: b.address4, port }), call(receiver, 'accepted')])
-    // Compilers first, figures later.
-    for (const size of warmUpSizes) {
-      await pair.blast(size, warmUpMs)
-      await pair.pingPong(size, warmUpMs)
+    const pair = new Pair(spec, sender, receiver, options.profiles)
+    try {
+      await pair.#begin(b, options)
+      return pair
+    } catch (error) {
+      await Promise.allSettled([sender.close(), receiver.close()])
+      throw error
     }
-    if (profiles !== undefined) await Promise.all([call(sender, 'startProfile'), call(receiver, 'startProfile')])
-    return pair
   }
 
-  blast(size: number, ms: number): Promise<Flow> {
+  async #begin(b: Host, { flows, profiles, warmUpMs, warmUpSizes, tunnel }: PairOptions): Promise<void> {
+    const [sender, receiver, spec] = [this.#sender, this.#receiver, this.#spec]
+    const reason = await call(receiver, 'missing', { spec })
+    if (reason !== undefined) throw new Unavailable(reason)
+    const address = tunnel === undefined ? b.address4 : '127.0.0.1'
+    const target = { address, port: await call(receiver, 'listen', { spec, address, flows }) }
+    const to = tunnel === undefined ? target : await tunnel(target)
+    await Promise.all([call(sender, 'connect', { spec, ...to, flows }), call(receiver, 'accepted')])
+    // Compilers first, figures later.
+    for (const size of warmUpSizes) {
+      await this.blast(size, warmUpMs)
+      if (flows === 1) await this.pingPong(size, warmUpMs)
+    }
+    if (spec.is === 'faketcp' && spec.link !== 'auto') {
+      // What fell back to another link must not be shown under this one's name.
+      const { link } = await call(sender, 'facts')
+      if (link !== spec.link) throw new Unavailable(`it sends by '${link}' here though '${spec.link}' was asked for`)
+    }
+    if (profiles !== undefined) await Promise.all([call(sender, 'startProfile'), call(receiver, 'startProfile')])
+  }
+
+  blast(size: number, ms: number): Promise<Load> {
     return this.#count(size, () => call(this.#sender, 'blast', { size, ms }))
   }
 
-  pace(size: number, ms: number, rate: number): Promise<Flow> {
+  /** `rate`: messages per second over all flows. */
+  pace(size: number, ms: number, rate: number): Promise<Load> {
     return this.#count(size, () => call(this.#sender, 'pace', { size, ms, rate }))
   }
 
+  /** On the first flow. */
   async pingPong(size: number, ms: number): Promise<RoundTrips> {
     await call(this.#receiver, 'echo')
     return await call(this.#sender, 'pingPong', { size, ms })
@@ -71,20 +109,28 @@ export class Pair {
 
   async close(): Promise<void> {
     if (this.#profiles !== undefined) {
-      for (const end of ['sender', 'receiver'] as const) {
-        const file = join(this.#profiles, `${this.name}-${end}.cpuprofile`)
-        await call(end === 'sender' ? this.#sender : this.#receiver, 'writeProfile', { file })
-      }
+      const name = nameOf(this.#spec).replaceAll(' ', '-')
+      await call(this.#sender, 'writeProfile', { file: join(this.#profiles, `${name}-sender.cpuprofile`) })
+      await call(this.#receiver, 'writeProfile', { file: join(this.#profiles, `${name}-receiver.cpuprofile`) })
     }
     await call(this.#sender, 'close')
     await call(this.#receiver, 'close')
     await Promise.all([this.#sender.close(), this.#receiver.close()])
   }
 
-  async #count(size: number, load: () => Promise<Sent>): Promise<Flow> {
+  async #count(size: number, load: () => Promise<Sent>): Promise<Load> {
     await call(this.#receiver, 'startCounting', { size })
     const sent = await load()
     return { sent, received: await call(this.#receiver, 'stopCounting') }
+  }
+}
+
+export function trialOf({ sent, received }: Load): Trial {
+  return {
+    offeredPerSecond: sent.messages / sent.seconds,
+    deliveredPerSecond: received.messagesPerSecond,
+    // Never negative, as a stream may have bytes of the warm-up to count.
+    loss: sent.messages === 0 ? 0 : Math.max(0, 1 - received.messages / sent.messages),
   }
 }
 

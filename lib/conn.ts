@@ -1,10 +1,10 @@
 // FakeTcpConn: one connection as a Duplex of messages. It stands on the Channel interface and knows no fake TCP.
 import { Duplex } from 'node:stream'
 import { channels } from './diagnostics.ts'
-import { FakeTcpError, guarded } from './errors.ts'
-import type { MessageArena } from './message-arena.ts'
+import { FakeTcpError, guarded, invalidOption, rethrowLater } from './errors.ts'
+import { type MessageArena, PIECE_MESSAGES, view } from './message-arena.ts'
 import type { ConnStats } from './stats.ts'
-import type { Channel, ChannelSink, Drop, Family } from './transport.ts'
+import type { Channel, ChannelSink, Drop, Family, Outgoing } from './transport.ts'
 
 export interface ConnOptions {
   /** Bytes that may wait for the kernel before `write` returns false. Default 256 KiB. */
@@ -19,8 +19,20 @@ export interface ConnOptions {
   readonly allowHalfOpen: boolean
 }
 
+/** Messages that arrived in one piece. */
+export interface Train {
+  /** The messages, one behind the other. The bytes are the listener's: they are never written again. */
+  readonly buffer: Buffer
+  /** Bytes of each message; the last may be shorter. */
+  readonly segmentSize: number
+  /** Messages in `buffer`. */
+  readonly count: number
+}
+
 export interface FakeTcpConnEvents {
   data: [message: Buffer]
+  /** While anybody listens to it, messages come here, as many at a time as crossed the kernel in one piece, and there is no `'data'`. */
+  train: [train: Train]
   drop: [drop: Drop]
   close: [hadError: boolean]
   drain: []
@@ -75,6 +87,8 @@ export class FakeTcpConn extends Duplex {
   #wanted = false
   #peerEnded = false
   #autoCorked = false
+  /** Somebody listens to 'train'. */
+  #inTrains = false
   readonly #uncorkOnce = () => {
     this.#autoCorked = false
     this.uncork()
@@ -92,6 +106,12 @@ export class FakeTcpConn extends Duplex {
     this.#arena = arena
     this.#receiveQueueBytes = options.receiveQueueBytes
     this.#split = options.oversize === 'split'
+    Duplex.prototype.on.call(this, 'newListener', (event: string | symbol) => {
+      if (event === 'train' && !this.#inTrains) process.nextTick(() => this.#startTrains())
+    })
+    Duplex.prototype.on.call(this, 'removeListener', (event: string | symbol) => {
+      if (event === 'train') this.#inTrains = this.listenerCount('train') > 0
+    })
   }
 
   /** @internal Lets messages in; called once the connection has been announced. */
@@ -193,13 +213,38 @@ export class FakeTcpConn extends Duplex {
     } else if (ArrayBuffer.isView(chunk)) size = chunk.byteLength
     else return super.write(chunk, encoding as BufferEncoding, callback) // the TypeError of every writable
 
-    if (!this.#autoCorked) {
-      this.#autoCorked = true
-      this.cork()
-      this.#channel.defer(this.#uncorkOnce)
-    }
+    this.#corkForTick()
     if (size === 0 || size > this.#channel.maxMessageSize) return this.#refuse(message as NodeJS.ArrayBufferView, size, callback)
     return super.write(message, callback)
+  }
+
+  /**
+   * Sends a run of messages of equal size in one go: what `write` does for each of them, without a Buffer, a call and a look for each.
+   * Counts as one `write` for `'drain'`, and is refused like one: all of it, when `segmentSize` does not fit.
+   *
+   * @param buffer the messages, one behind the other; the bytes must stay untouched until `callback`
+   * @param segmentSize bytes of each message, 1..`maxMessageSize`; the last message may be shorter
+   * @returns false when `writableHighWaterMark` bytes wait: wait for `'drain'`
+   * @throws FakeTcpError `ERR_FAKETCP_INVALID_OPTION` for a buffer that is no Uint8Array or a segment size that is no positive integer
+   */
+  sendTrain(buffer: Uint8Array, segmentSize: number, callback?: WriteCallback): boolean {
+    if (!(buffer instanceof Uint8Array)) throw invalidOption('buffer', 'a Uint8Array', buffer)
+    if (!Number.isSafeInteger(segmentSize) || segmentSize < 1) throw invalidOption('segmentSize', 'an integer of at least 1', segmentSize)
+    this.#corkForTick()
+    const { length } = buffer
+    const longest = Math.min(length, segmentSize)
+    if (length === 0 || longest > this.#channel.maxMessageSize) return this.#refuse(buffer, longest, callback)
+    const run: Buffer & { segmentSize?: number } = view(buffer, 0, length)
+    run.segmentSize = segmentSize
+    return super.write(run, callback)
+  }
+
+  /** What is written until the end of the tick leaves together. */
+  #corkForTick(): void {
+    if (this.#autoCorked) return
+    this.#autoCorked = true
+    this.cork()
+    this.#channel.defer(this.#uncorkOnce)
   }
 
   /** A message that does not fit: cut when the user asked for it, else refused without harm to the stream. */
@@ -207,9 +252,10 @@ export class FakeTcpConn extends Duplex {
     if (this.writableEnded || this.destroyed) return super.write(message, callback)
     const max = this.#channel.maxMessageSize
     if (size > max && this.#split) {
-      const bytes = Buffer.from(message.buffer, message.byteOffset, size)
+      const bytes = Buffer.from(message.buffer, message.byteOffset, message.byteLength)
+      const { length } = bytes
       let more = true
-      for (let at = 0; at < size; at += max) more = super.write(bytes.subarray(at, at + max), at + max < size ? undefined : callback)
+      for (let at = 0; at < length; at += max) more = super.write(bytes.subarray(at, at + max), at + max < length ? undefined : callback)
       return more
     }
     const error =
@@ -232,20 +278,20 @@ export class FakeTcpConn extends Duplex {
   }
 
   /** `write` has checked the sizes, but `end(chunk)` comes past it, and the limit may have shrunk since. */
-  #send(messages: Buffer[], done: () => void): void {
+  #send(messages: Outgoing[], done: () => void): void {
     const max = this.#channel.maxMessageSize
     let misfits = 0
     for (let i = 0; i < messages.length; i++) {
-      const size = messages[i].length
+      const size = longestOf(messages[i])
       if (size === 0 || size > max) misfits++
     }
     let fitting = messages
     if (misfits > 0) {
       fitting = []
       for (const message of messages) {
-        const size = message.length
+        const size = longestOf(message)
         if (size > 0 && size <= max) fitting.push(message)
-        else if (size > max && this.#split) for (let at = 0; at < size; at += max) fitting.push(message.subarray(at, at + max))
+        else if (size > max && this.#split) for (let at = 0; at < message.length; at += max) fitting.push(message.subarray(at, at + max))
         else this.#drop(misfit(size, max))
       }
     }
@@ -290,6 +336,10 @@ export class FakeTcpConn extends Duplex {
 
   #receive(memory: Uint8Array, offset: number, length: number, segment: number): void {
     if (this.destroyed) return
+    if (this.#inTrains) {
+      this.#tellTrain(this.#arena.copy(memory, offset, length), segment)
+      return
+    }
     const room = this.#wanted || this.#queuedBytes + length + MESSAGE_COST <= this.#receiveQueueBytes
     // Where no message of the train can be kept, not even the copy is made.
     if (!room && this.#queuedBytes + Math.min(segment, length) + MESSAGE_COST > this.#receiveQueueBytes) {
@@ -297,17 +347,42 @@ export class FakeTcpConn extends Duplex {
         this.#drop({ reason: 'receive-queue', size: Math.min(segment, length - at), max: this.#receiveQueueBytes })
       return
     }
-    const copy = this.#arena.copy(memory, offset, length)
     if (length <= segment) {
-      this.#deliver(copy)
+      this.#deliver(this.#arena.copy(memory, offset, length))
       return
     }
-    for (let at = 0; at < length; at += segment) this.#deliver(copy.subarray(at, Math.min(at + segment, length)) as Buffer)
+    // In pieces, so that a small message that is kept does not keep all of a long train.
+    const most = segment * PIECE_MESSAGES
+    for (let start = 0; start < length; start += most) {
+      const bytes = Math.min(most, length - start)
+      const piece = this.#arena.copy(memory, offset + start, bytes)
+      for (let at = 0; at < bytes; at += segment) this.#deliver(view(piece, at, Math.min(at + segment, bytes)))
+    }
+  }
+
+  /** What has waited so far comes first, as trains of one. */
+  #startTrains(): void {
+    if (this.#inTrains || this.listenerCount('train') === 0) return
+    this.#inTrains = true
+    const waiting = this.#queue.splice(0).slice(this.#head)
+    this.#head = 0
+    this.#queuedBytes = 0
+    for (const message of waiting) this.#tellTrain(message, message.length)
+    // Nothing is pushed any more, but 'end' comes to a stream that flows.
+    this.resume()
+  }
+
+  #tellTrain(buffer: Buffer, segmentSize: number): void {
+    guarded(() => this.emit('train', { buffer, segmentSize, count: Math.ceil(buffer.length / segmentSize) }))
   }
 
   #deliver(message: Buffer): void {
     if (this.#wanted) {
-      this.#wanted = this.push(message)
+      try {
+        this.#wanted = this.push(message)
+      } catch (error) {
+        rethrowLater(error) // thrown by a 'data' handler, to which the rest of the train is still owed
+      }
       return
     }
     const bytes = this.#queuedBytes + message.length + MESSAGE_COST
@@ -340,6 +415,12 @@ export class FakeTcpConn extends Duplex {
     if (error === undefined && this.#peerEnded) return // the stream destroys itself once both sides have ended and all is read
     this.destroy(error)
   }
+}
+
+/** Bytes of the message, or of the longest one of a run. */
+function longestOf(message: Outgoing): number {
+  const { length, segmentSize } = message
+  return segmentSize !== undefined && segmentSize < length ? segmentSize : length
 }
 
 /** The loss of a message that is empty or does not fit. */

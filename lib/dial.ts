@@ -4,9 +4,8 @@ import { familyOf, unmapped } from './address.ts'
 import { FakeTcpConn } from './conn.ts'
 import { channels } from './diagnostics.ts'
 import { LONGEST_MS } from './engine/clock.ts'
-import { type Dialler, type Dialling, diallerFor } from './engine/dialler.ts'
+import { type DialLinks, type Dialler, type Dialling, diallerFor } from './engine/dialler.ts'
 import { abortError, ETIMEDOUT, FakeTcpError, systemError } from './errors.ts'
-import type { CaptureMode } from './link/capture.ts'
 import { MessageArena } from './message-arena.ts'
 import { requireBinding } from './native/require.ts'
 import { type DialOptions, type ParsedDial, parseDial } from './options.ts'
@@ -36,7 +35,7 @@ export async function dial(target: string | DialOptions, options?: DialOptions):
     const shareMs = parsed.connectTimeoutMs / addresses.length
     for (const address of addresses) {
       try {
-        return await dialAddress(parsed, address, shareMs, limit, (capture) => diallerFor(binding, parsed.table, capture))
+        return await dialAddress(parsed, address, shareMs, limit, (links) => diallerFor(binding, parsed.table, links))
       } catch (error) {
         failure = error
         if (limit.error !== undefined) throw limit.error
@@ -58,16 +57,16 @@ async function dialAddress(
   address: string,
   shareMs: number,
   limit: TimeLimit,
-  diallerOf: (capture: CaptureMode | 'auto') => Dialler,
+  diallerOf: (links: DialLinks) => Dialler,
 ): Promise<FakeTcpConn> {
-  const dialler = diallerOf(parsed.capture)
+  const dialler = diallerOf(parsed)
   try {
     return await connect(parsed, address, shareMs, limit, dialler)
   } catch (error) {
     // Where this host rewrites the packets of its own connections, a raw socket still sees them as the carrier does.
     const unseen = error instanceof FakeTcpError && error.code === 'ERR_FAKETCP_HANDSHAKE_UNSEEN'
     if (!unseen || !dialler.mayFallBack || limit.error !== undefined) throw error
-    return await connect(parsed, address, shareMs, limit, diallerOf('raw'))
+    return await connect(parsed, address, shareMs, limit, diallerOf({ capture: 'raw', link: 'raw' }))
   }
 }
 

@@ -37,7 +37,7 @@ export async function openAcceptor(binding: Binding, parsed: ParsedListen): Prom
   if (signal?.aborted) throw abortError(signal)
   if (host === '') return openAnyAddress(binding, parsed)
   const address = familyOf(host) !== 0 ? host : await resolve(host, signal)
-  return new EngineAcceptor(binding, parsed.table, parsed.capture, { ...parsed, address: unmapped(address) })
+  return new EngineAcceptor(binding, parsed.table, { ...parsed, address: unmapped(address) })
 }
 
 /** A look-up cannot be cancelled, but nobody has to wait for it. */
@@ -54,10 +54,10 @@ function resolve(host: string, signal: AbortSignal | undefined): Promise<string>
 /** As `node:net` does: both families, or IPv4 alone where the host has no IPv6. */
 function openAnyAddress(binding: Binding, parsed: ParsedListen): Acceptor {
   try {
-    return new EngineAcceptor(binding, parsed.table, parsed.capture, { ...parsed, address: '::' })
+    return new EngineAcceptor(binding, parsed.table, { ...parsed, address: '::' })
   } catch (error) {
     const code = error instanceof Error && 'code' in error ? error.code : undefined
     if (code !== 'EAFNOSUPPORT' && code !== 'EADDRNOTAVAIL') throw error
-    return new EngineAcceptor(binding, parsed.table, parsed.capture, { ...parsed, address: '0.0.0.0' })
+    return new EngineAcceptor(binding, parsed.table, { ...parsed, address: '0.0.0.0' })
   }
 }

@@ -5,6 +5,7 @@ import type { ConnOptions } from './conn.ts'
 import { invalidOption } from './errors.ts'
 import { FlowTable, type FlowTableOptions } from './flow/table.ts'
 import type { CaptureMode } from './link/capture.ts'
+import type { LinkMode } from './link/sender.ts'
 import type { ListenerOptions } from './listener.ts'
 import type { Shard } from './wire/shards.ts'
 
@@ -14,6 +15,12 @@ export type { Shard }
 export interface StreamOptions extends Partial<ConnOptions> {
   /** How packets are captured. Default 'auto': by AF_PACKET, which can split what the kernel's GRO has merged; 'raw' only where that cannot be had. */
   readonly capture?: CaptureMode | 'auto'
+  /**
+   * How packets are sent. 'packet': by AF_PACKET, runs of equal messages in one piece, past this host's OUTPUT rules; 'raw': by IP raw
+   * sockets. Default 'auto': by AF_PACKET where that can be had and the next hop is known, each connection for itself (see `stats.link`), else by
+   * raw socket. With 'packet', opening fails where AF_PACKET cannot be had.
+   */
+  readonly link?: LinkMode | 'auto'
   /** Ends a connection on which nothing was heard for so long, with `ERR_FAKETCP_IDLE`. Default 0: never. */
   readonly idleTimeoutMs?: number
   /** Where the flows are kept; see `createFlowTable`. Default: one of this thread's own. */
@@ -56,6 +63,7 @@ export interface ListenOptions extends StreamOptions, Partial<ListenerOptions> {
 export interface ParsedStream {
   readonly conn: ConnOptions
   readonly capture: CaptureMode | 'auto'
+  readonly link: LinkMode | 'auto'
   readonly idleTimeoutMs: number
   readonly table: FlowTable
   readonly signal: AbortSignal | undefined
@@ -162,12 +170,15 @@ function withAddress<T extends { host?: string; port?: number }>(target: string 
 }
 
 function parseStream(options: StreamOptions): ParsedStream {
-  const { capture = 'auto', idleTimeoutMs = 0, signal, table } = options
+  const { capture = 'auto', link = 'auto', idleTimeoutMs = 0, signal, table } = options
   if (signal !== undefined && !(signal instanceof AbortSignal)) throw invalidOption('signal', 'an AbortSignal', signal)
   if (table !== undefined && !(table instanceof FlowTable))
     throw invalidOption('table', 'a FlowTable (createFlowTable, FlowTable.attach)', table)
+  // The local connection tracking would see one direction only, and an INPUT rule would drop the other before the raw socket.
+  if (capture === 'raw' && link === 'packet') throw invalidOption('link', "'auto' or 'raw' where packets are captured by raw socket", link)
   return {
     capture: oneOf('capture', capture, ['auto', 'packet', 'raw']),
+    link: oneOf('link', link, ['auto', 'packet', 'raw']),
     idleTimeoutMs: count('idleTimeoutMs', idleTimeoutMs),
     signal,
     table: table ?? threadTable(),

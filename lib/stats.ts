@@ -12,9 +12,12 @@ export interface ConnStats {
   readonly droppedOut: number
   /** How the far end is spoken to; undefined until it is known. */
   readonly dialect: 'native' | 'tcpraw' | undefined
-  /** How packets are captured and sent for this connection. */
+  /** How packets are captured for this connection. */
   readonly capture: 'packet' | 'raw'
-  readonly link: 'raw'
+  /** How they are sent now: by AF_PACKET, trains in one piece, or by IP raw socket. */
+  readonly link: 'packet' | 'raw'
+  /** Why they are sent by raw socket; undefined where they are not. In words, for people. */
+  readonly linkReason: string | undefined
   /** What keeps the kernel's own socket mute: a socket filter, or where the kernel keeps those for CAP_NET_ADMIN, a hop limit nobody meets. */
   readonly guard: 'filter' | 'hopLimit'
   /** How often the window bound set our sequence number back to the peer's acknowledgement. */

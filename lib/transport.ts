@@ -25,6 +25,11 @@ export interface Drop {
   readonly code?: string
 }
 
+/** What goes out: one message, or with `segmentSize` a run of messages of that size, one behind the other, the last of which may be shorter. */
+export interface Outgoing extends Uint8Array {
+  readonly segmentSize?: number
+}
+
 /** The stream above a channel. */
 export interface ChannelSink {
   /**
@@ -56,7 +61,7 @@ export interface Channel {
    * Sends messages in order, each 1..`maxMessageSize` bytes; the caller has checked. The bytes must stay untouched until `done`, which is
    * called when the kernel has taken (or refused, see `onDrop`) all of them. One call at a time. Nothing is sent on a closed channel, `done` is called.
    */
-  send(messages: readonly Uint8Array[], done: () => void): void
+  send(messages: readonly Outgoing[], done: () => void): void
   /** Runs `run` once before what this tick has written leaves: at the end of the tick, or of the batch of arrivals that is being delivered. */
   defer(run: () => void): void
   /** No more messages from this side. `done` when the peer knows, or when it is clear that it never will. */

@@ -1,5 +1,5 @@
-// The module: puts together what lib/native/binding.ts describes. Knows the names, nothing of what is behind them but the two functions that
-// ask the kernel or the parser about an address.
+// The module: puts together what lib/native/binding.ts describes. Knows the names, nothing of what is behind them but the functions that ask
+// the kernel or the parser about an address or an interface.
 #include <netinet/in.h>
 #include <node_api.h>
 #include <sys/socket.h>
@@ -12,6 +12,7 @@
 #include "env.h"
 #include "js_values.h"
 #include "layout.h"
+#include "offload.h"
 
 namespace faketcp {
 namespace {
@@ -72,6 +73,13 @@ napi_value ParseAddress(napi_env napi, napi_callback_info info) {
   return Boolean(napi, ParseWords(text, out));
 }
 
+napi_value AskLargeReceiveOffload(napi_env napi, napi_callback_info info) {
+  const Arguments<1> args(napi, info);
+  int64_t ifindex = 0;
+  if (!ToInteger(napi, args[0], "ifindex", 0, INT32_MAX, &ifindex)) return nullptr;
+  return Boolean(napi, LargeReceiveOffload(static_cast<uint32_t>(ifindex)));
+}
+
 napi_value Layout(napi_env napi) {
   napi_value layout = nullptr;
   napi_create_object(napi, &layout);
@@ -92,13 +100,16 @@ NAPI_MODULE_INIT() {
   };
   const napi_property_descriptor members[] = {
       constant("Capture", DefineCapture(env)),
+      constant("PacketSender", DefinePacketSender(env)),
       constant("RawSender", DefineRawSender(env)),
       constant("Carrier", DefineCarrier(env)),
       constant("CarrierListener", DefineCarrierListener(env)),
       constant("CarrierInbox", DefineCarrierInbox(env)),
+      constant("RouteSocket", DefineRouteSocket(env)),
       constant("layout", Layout(env)),
       Method("sourceAddress", SourceAddress),
       Method("parseAddress", ParseAddress),
+      Method("largeReceiveOffload", AskLargeReceiveOffload),
   };
   return Check(env, napi_define_properties(env, exports, sizeof members / sizeof *members, members)) ? exports : nullptr;
 }

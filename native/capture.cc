@@ -14,6 +14,7 @@
 #include "callback.h"
 #include "capture_socket.h"
 #include "classes.h"
+#include "coalesce.h"
 #include "js_values.h"
 #include "layout.h"
 #include "parse.h"
@@ -63,6 +64,7 @@ class Capture final : public Wrapped {
   int Receive(const Memory& memory);
   int32_t Describe(const Memory& memory, int received);
   Verdict DescribeOne(const uint8_t* slot, uint32_t offset, const mmsghdr& message, int32_t* descriptor) const;
+  size_t RoomOf(int32_t offset) const;
   static void OnReadable(void* owner, int status);
 
   Poll poll_;
@@ -230,12 +232,12 @@ int32_t Capture::Describe(const Memory& memory, int received) {
   int32_t described = 0;
   for (int i = 0; i < received; i++) {
     const size_t offset = static_cast<size_t>(i) * slot_bytes_;
-    const Verdict verdict =
-        DescribeOne(memory.slab + offset, static_cast<uint32_t>(offset), messages_[static_cast<size_t>(i)], memory.descriptors + described * D_WORDS);
-    if (verdict == Verdict::kAccepted) {
-      described++;
-    } else {
+    int32_t* const descriptor = memory.descriptors + described * D_WORDS;
+    const Verdict verdict = DescribeOne(memory.slab + offset, static_cast<uint32_t>(offset), messages_[static_cast<size_t>(i)], descriptor);
+    if (verdict != Verdict::kAccepted) {
       memory.counters[static_cast<int32_t>(verdict)]++;
+    } else if (described == 0 || !Coalesce(descriptor - D_WORDS, descriptor, memory.slab, RoomOf(descriptor[-D_WORDS + D_OFFSET]))) {
+      described++;
     }
   }
   return described;
@@ -260,6 +262,9 @@ Verdict Capture::DescribeOne(const uint8_t* slot, uint32_t offset, const mmsghdr
   const auto parse = v6_ ? ParseIpv6 : ParseIpv4;
   return parse(slot + skipped, size - skipped, offset + static_cast<uint32_t>(skipped), arrival.meta, descriptor);
 }
+
+/** Bytes from `offset` to the end of its slot. */
+size_t Capture::RoomOf(int32_t offset) const { return slot_bytes_ - static_cast<size_t>(offset) % slot_bytes_; }
 
 bool Capture::SetFilter(napi_value value) {
   Bytes program;

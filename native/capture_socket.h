@@ -7,24 +7,9 @@
 
 #include "js_values.h"
 #include "parse.h"
+#include "virtio.h"
 
 namespace faketcp {
-
-/** The ten bytes before each packet under PACKET_VNET_HDR, host byte order. `<linux/virtio_net.h>` does not compile as C++. */
-struct VirtioNetHeader {
-  static constexpr uint8_t kNeedsChecksum = 1;
-  static constexpr uint8_t kDataValid = 2;
-  static constexpr uint8_t kGsoTcpv4 = 1;
-  static constexpr uint8_t kGsoTcpv6 = 4;
-  static constexpr uint8_t kGsoEcn = 0x80;
-  uint8_t flags;
-  uint8_t gso_type;
-  uint16_t hdr_len;
-  uint16_t gso_size;
-  uint16_t csum_start;
-  uint16_t csum_offset;
-};
-static_assert(sizeof(VirtioNetHeader) == 10);
 
 constexpr size_t kEthernetHeader = 14;
 constexpr size_t kMinSlotBytes = sizeof(VirtioNetHeader) + kEthernetHeader + 65535;

@@ -55,13 +55,13 @@ void WriteIpv6(const int32_t* d, uint8_t traffic_class, uint8_t hop_limit, size_
 
 }  // namespace
 
-size_t HeaderBytes(bool v6, const int32_t* descriptor) {
-  return (v6 ? kIpv6Header : kIpv4Header) + kTcpHeader + (descriptor[D_FLAGS] & HAS_TIMESTAMPS ? kTimestamps : 0);
-}
+size_t TcpHeaderBytes(const int32_t* descriptor) { return kTcpHeader + (descriptor[D_FLAGS] & HAS_TIMESTAMPS ? kTimestamps : 0); }
+
+size_t HeaderBytes(bool v6, const int32_t* descriptor) { return (v6 ? kIpv6Header : kIpv4Header) + TcpHeaderBytes(descriptor); }
 
 size_t WriteHeaders(bool v6, const int32_t* d, const Segment& segment, uint8_t* out) {
   const bool timestamps = (d[D_FLAGS] & HAS_TIMESTAMPS) != 0;
-  const size_t tcp_header = kTcpHeader + (timestamps ? kTimestamps : 0);
+  const size_t tcp_header = TcpHeaderBytes(d);
   const size_t tcp_length = tcp_header + segment.length;
   const uint32_t tos_ttl = Word(d, D_TTL);
   const uint8_t tos = static_cast<uint8_t>(tos_ttl >> 8);
@@ -95,8 +95,13 @@ size_t WriteHeaders(bool v6, const int32_t* d, const Segment& segment, uint8_t* 
     source[i] = Word(d, KEY_LOCAL + i);
     destination[i] = Word(d, KEY_REMOTE + i);
   }
-  PutChecksum(tcp + 16, PseudoHeaderSum(v6, source, destination, static_cast<uint32_t>(tcp_length)) + Sum(tcp, tcp_header) +
-                            Sum(segment.payload, segment.length));
+  const uint64_t pseudo = PseudoHeaderSum(v6, source, destination, static_cast<uint32_t>(tcp_length));
+  if (segment.partial) {
+    const uint16_t field = Fold(pseudo);
+    memcpy(tcp + 16, &field, 2);
+  } else {
+    PutChecksum(tcp + 16, pseudo + Sum(tcp, tcp_header) + Sum(segment.payload, segment.length));
+  }
   return ip_header + tcp_header;
 }
 

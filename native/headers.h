@@ -17,15 +17,19 @@ inline uint32_t Word(const int32_t* descriptor, int32_t index) { return static_c
 
 inline bool IsMapped(const int32_t* words) { return words[0] == 0 && words[1] == 0 && words[2] == 0xffff; }
 
-/** Bytes that WriteHeaders will write. */
+/** Bytes of TCP header that WriteHeaders will write, and of both headers. */
+size_t TcpHeaderBytes(const int32_t* descriptor);
 size_t HeaderBytes(bool v6, const int32_t* descriptor);
 
+/** One segment, or the consecutive ones that a packet with a GSO size stands for. */
 struct Segment {
   uint32_t seq;
   const uint8_t* payload;
   size_t length;
   /** PSH and FIN of the descriptor go on the last segment of a train only. */
   bool last;
+  /** The checksum is left to the kernel or the device (CHECKSUM_PARTIAL): the field holds the pseudo-header's sum, the payload is not read. */
+  bool partial;
 };
 
 /** Returns the bytes written, at most kMaxHeaderBytes. The descriptor's family must be `v6`, which the caller has checked. */

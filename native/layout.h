@@ -36,8 +36,13 @@ namespace faketcp {
   X(D_TTL, 20)            \
   X(D_MAC_HIGH, 21)       \
   X(D_MAC_LOW, 22)        \
+  X(D_HOP, 21)            \
   X(D_VLAN, 23)           \
   X(D_WORDS, 24)          \
+  X(HOP_IFINDEX, 0)       \
+  X(HOP_BYTES, 1)         \
+  X(HOP_HEADER, 2)        \
+  X(HOP_WORDS, 8)         \
   X(REJECT_TRUNCATED, 0)  \
   X(REJECT_HEADER, 1)     \
   X(REJECT_CHECKSUM, 2)   \
@@ -58,7 +63,29 @@ namespace faketcp {
   X(INFO_GUARD, 9)        \
   X(INFO_WORDS, 10)       \
   X(GUARD_FILTER, 0)      \
-  X(GUARD_HOP_LIMIT, 1)
+  X(GUARD_HOP_LIMIT, 1)   \
+  X(ROUTE_TYPE, 0)        \
+  X(ROUTE_IFINDEX, 1)     \
+  X(ROUTE_GATEWAY, 2)     \
+  X(ROUTE_FLAGS, 6)       \
+  X(ROUTE_MTU, 7)         \
+  X(ROUTE_WORDS, 8)       \
+  X(ROUTE_ENCAPSULATED, 1) \
+  X(NEIGHBOUR_STATE, 0)   \
+  X(NEIGHBOUR_MAC_HIGH, 1) \
+  X(NEIGHBOUR_MAC_LOW, 2) \
+  X(NEIGHBOUR_WORDS, 3)   \
+  X(LINK_TYPE, 0)         \
+  X(LINK_FLAGS, 1)        \
+  X(LINK_MAC_HIGH, 2)     \
+  X(LINK_MAC_LOW, 3)      \
+  X(LINK_MTU, 4)          \
+  X(LINK_WORDS, 5)        \
+  X(CHANGED_LINK, 1)      \
+  X(CHANGED_NEIGHBOUR, 2) \
+  X(CHANGED_ROUTE, 4)     \
+  X(CHANGED_ADDRESS, 8)   \
+  X(CHANGED_ALL, 15)
 
 #define FAKETCP_CONSTANT(name, value) constexpr int32_t name = value;
 FAKETCP_LAYOUT(FAKETCP_CONSTANT)

@@ -29,6 +29,7 @@ const PACKAGES = {
     iptables: ['iptables', 'iptables-save', 'ip6tables'],
     'iputils-ping': ['ping'],
     procps: ['ps', 'sysctl'],
+    socat: ['socat'],
     'util-linux': ['nsenter', 'unshare', 'setpriv'],
   },
   demo: {
@@ -98,7 +99,8 @@ export function preflight(modes) {
   return false
 }
 
-function isCommand(name, path) {
+/** Whether `path` (as in PATH) has an executable of that name. */
+export function isCommand(name, path) {
   return path.split(delimiter).some((directory) => {
     try {
       accessSync(join(directory, name), constants.X_OK)

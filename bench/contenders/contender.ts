@@ -1,5 +1,11 @@
 // What the bench needs of each way to carry messages, so that one load generator and one counter serve all of them.
 
+/**
+ * Gets what has arrived: one message; or of a transport that hands over trains, messages of `segmentSize` bytes each but the last, which may be shorter; or of a
+ * stream whatever bytes came together.
+ */
+export type Handler = (bytes: Buffer, segmentSize?: number) => void
+
 /** One end of an open connection. */
 export interface Peer {
   /**
@@ -7,8 +13,8 @@ export interface Peer {
    * when it takes more. One burst at a time. The bytes must stay untouched.
    */
   burst(message: Buffer, count: number, done: (sent: number) => void): void
-  /** Names who gets what arrives: one message, or with a stream whatever bytes came together. Replaces the one before. */
-  receive(handler: (bytes: Buffer) => void): void
+  /** Names who gets what arrives. Replaces the one before. */
+  receive(handler: Handler): void
   /** What a reader of the figures should know: socket buffers, capture mode, drops. */
   facts(): Record<string, string | number>
   close(): Promise<void>
@@ -17,14 +23,32 @@ export interface Peer {
 /** A listening end. */
 export interface Listening {
   readonly port: number
-  /** The first connection; there is one for each listening end. */
-  readonly peer: Promise<Peer>
+  /** Resolves when all connections are there; with several of them one peer may stand for all, and then it only receives. */
+  readonly accepted: Promise<Peer[]>
   close(): Promise<void>
 }
 
 export interface Contender {
-  /** True where message boundaries are not kept: messages are then bytes divided by size. */
-  readonly stream: boolean
-  listen(address: string): Promise<Listening>
+  /** What a handler gets: a message each, messages in trains, or a stream without boundaries, whose messages are bytes divided by size. */
+  readonly delivers: 'messages' | 'trains' | 'bytes'
+  /** Why this build cannot run it; undefined when it can. */
+  readonly missing?: string
+  /** Waits for `flows` connections. */
+  listen(address: string, flows: number): Promise<Listening>
   connect(address: string, port: number): Promise<Peer>
+}
+
+/** Collects the first `count` that arrive. */
+export function collector<T>(count: number): { add(one: T): void; readonly all: Promise<T[]> } {
+  const collected: T[] = []
+  let resolve: (all: T[]) => void
+  const all = new Promise<T[]>((done) => {
+    resolve = done
+  })
+  return {
+    all,
+    add(one) {
+      if (collected.push(one) === count) resolve(collected)
+    },
+  }
 }

@@ -1,35 +1,94 @@
-// The library as it is built, with its defaults.
-import { once } from 'node:events'
+// The library as it is built, with its defaults but for what is compared: the link, and the interface.
 import type * as Library from '../../lib/index.ts'
-import type { Contender, Peer } from './contender.ts'
+import type { FaketcpSpec, Link } from '../specs.ts'
+import { type Contender, collector, type Handler, type Peer } from './contender.ts'
 import { streamBurst } from './stream-burst.ts'
 
 const library = new URL('../../dist/index.js', import.meta.url).href
-const { dial, listen } = (await import(library)) as typeof Library
+const { dial, listen, FakeTcpConn } = (await import(library)) as typeof Library
 
-export const faketcp: Contender = {
-  stream: false,
-  async listen(address) {
-    const listener = await listen({ host: address, port: 0 })
-    const peer = once(listener, 'connection').then(([conn]) => {
-      const kernelDrops = () => listener.stats.reduce((sum, one) => sum + one.kernelDrops, 0)
-      return peerOf(conn, () => ({ kernelDrops: kernelDrops(), receiveBufferBytes: listener.stats[0].receiveBufferBytes }))
-    })
-    return { port: listener.address()?.port ?? 0, peer, close: () => listener.close() }
-  },
-  async connect(address, port) {
-    return peerOf(await dial({ host: address, port }), () => ({}))
-  },
+/** The most that one sendTrain() gets: what write() takes before it says false. */
+const TRAIN_BYTES = 256 << 10
+
+interface Train {
+  readonly buffer: Buffer
+  readonly segmentSize: number
+}
+/** The batch interface, which a build may lack. */
+interface BatchConn {
+  sendTrain(buffer: Uint8Array, segmentSize: number): boolean
+  on(event: 'train', listener: (train: Train) => void): unknown
 }
 
-function peerOf(conn: Library.FakeTcpConn, more: () => Record<string, number>): Peer {
-  let handler: (bytes: Buffer) => void = () => {}
+export function faketcp({ link, interface: side }: FaketcpSpec): Contender {
+  const batch = side === 'batch'
+  const peerOf = batch ? batchPeer : streamPeer
+  return {
+    delivers: batch ? 'trains' : 'messages',
+    ...(batch && !('sendTrain' in FakeTcpConn.prototype) ? { missing: 'this build has no sendTrain()' } : {}),
+    async listen(address, flows) {
+      const options: Library.ListenOptions & { link: Link } = { host: address, port: 0, link }
+      const listener = await listen(options)
+      const { add, all } = collector<Peer>(flows)
+      const more = () => ({
+        kernelDrops: listener.stats.reduce((sum, one) => sum + one.kernelDrops, 0),
+        receiveBufferBytes: listener.stats[0].receiveBufferBytes,
+      })
+      listener.on('connection', (conn) => add(peerOf(conn, more)))
+      return { port: listener.address()?.port ?? 0, accepted: all, close: () => listener.close() }
+    },
+    async connect(address, port) {
+      const options: Library.DialOptions & { link: Link } = { host: address, port, link }
+      return peerOf(await dial(options), () => ({}))
+    },
+  }
+}
+
+type More = () => Record<string, number>
+
+function streamPeer(conn: Library.FakeTcpConn, more: More): Peer {
+  let handler: Handler = () => {}
   conn.on('data', (message) => handler(message))
   return {
+    ...common(conn, more),
     burst: (message, count, done) => streamBurst(conn, message, count, done),
     receive(next) {
       handler = next
     },
+  }
+}
+
+function batchPeer(conn: Library.FakeTcpConn, more: More): Peer {
+  const trains = conn as unknown as BatchConn
+  let handler: Handler = () => {}
+  trains.on('train', ({ buffer, segmentSize }) => handler(buffer, segmentSize))
+  let train = Buffer.alloc(0)
+  let size = 0
+  return {
+    ...common(conn, more),
+    burst(message, count, done) {
+      if (message.length !== size) {
+        size = message.length
+        train = Buffer.alloc(Math.floor(TRAIN_BYTES / size) * size, message)
+      }
+      let sent = 0
+      let more = true
+      while (more && sent < count) {
+        const bytes = Math.min(train.length, (count - sent) * size)
+        more = trains.sendTrain(train.subarray(0, bytes), size)
+        sent += bytes / size
+      }
+      if (more) setImmediate(done, sent)
+      else conn.once('drain', () => done(sent))
+    },
+    receive(next) {
+      handler = next
+    },
+  }
+}
+
+function common(conn: Library.FakeTcpConn, more: More): Pick<Peer, 'facts' | 'close'> {
+  return {
     facts: () => ({ capture: conn.stats.capture, link: conn.stats.link, droppedIn: conn.stats.droppedIn, ...more() }),
     close: () => conn.close(),
   }

@@ -8,14 +8,16 @@ import { type Host, INTERFACE, SCRATCH, spawnOn } from './hosts.ts'
 
 /** What tcpdump saw of all connections together. */
 export interface Sightings {
-  segments: number
+  /** Packets. On this cable nobody cuts a run of messages that crosses the kernel in one piece: tcpdump sees it as one packet. */
+  packets: number
   connections: number
   /** Connections that began with SYN, SYN+ACK, ACK. */
   handshakes: number
-  /** Segments with payload, from the client and from the server. */
-  data: [number, number]
-  /** Segments without payload between handshake and close, from the client and from the server. */
-  pureAcks: [number, number]
+  /** Packets with payload, and bytes of payload, from both sides. */
+  dataPackets: number
+  dataBytes: number
+  /** Segments without payload between handshake and close, from both sides. */
+  pureAcks: number
   /** Connections that ended with a FIN from each side, each of them acknowledged. */
   closes: number
   resets: number
@@ -66,17 +68,17 @@ export class Recording {
     // -vv: the sequence number of every segment, -S: as it was on the wire.
     const reader = spawn('tcpdump', ['-n', '-t', '-vv', '-S', '-Z', 'root', '-r', FILE], { stdio: ['ignore', 'pipe', 'ignore'] })
     const connections = new Map<string, Connection>()
-    let segments = 0
+    let packets = 0
     for await (const line of createInterface({ input: reader.stdout })) {
       const segment = readLine(line)
       if (segment === undefined) continue
-      segments++
+      packets++
       const known = connections.get(`${segment.from} ${segment.to}`) ?? connections.get(`${segment.to} ${segment.from}`)
       const connection = known ?? new Connection(segment.from)
       if (known === undefined) connections.set(`${segment.from} ${segment.to}`, connection)
       connection.see(segment)
     }
-    return { ...sum([...connections.values()]), segments, missed }
+    return { ...sum([...connections.values()]), packets, missed }
   }
 }
 
@@ -109,7 +111,8 @@ interface Side {
   /** Sequence number of the FIN. */
   fin: number | undefined
   finAcked: boolean
-  data: number
+  dataPackets: number
+  dataBytes: number
   pureAcks: number
 }
 
@@ -146,7 +149,8 @@ class Connection {
       return
     }
     if (length > 0) {
-      me.data++
+      me.dataPackets++
+      me.dataBytes += length
       me.hasSent = true
     }
     // The library's segments have moved on since the handshake. One that still stands there was sent by a kernel.
@@ -159,16 +163,18 @@ class Connection {
 }
 
 function newSide(): Side {
-  return { start: undefined, hasSent: false, hasAcked: false, fin: undefined, finAcked: false, data: 0, pureAcks: 0 }
+  return { start: undefined, hasSent: false, hasAcked: false, fin: undefined, finAcked: false, dataPackets: 0, dataBytes: 0, pureAcks: 0 }
 }
 
-function sum(connections: readonly Connection[]): Omit<Sightings, 'segments' | 'missed'> {
+function sum(connections: readonly Connection[]): Omit<Sightings, 'packets' | 'missed'> {
   const total = (of: (connection: Connection) => number): number => connections.reduce((all, connection) => all + of(connection), 0)
+  const ofBoth = (of: (side: Side) => number): number => total(({ sides }) => of(sides[0]) + of(sides[1]))
   return {
     connections: connections.length,
     handshakes: total(({ opened }) => Number(opened)),
-    data: [total(({ sides }) => sides[0].data), total(({ sides }) => sides[1].data)],
-    pureAcks: [total(({ sides }) => sides[0].pureAcks), total(({ sides }) => sides[1].pureAcks)],
+    dataPackets: ofBoth((side) => side.dataPackets),
+    dataBytes: ofBoth((side) => side.dataBytes),
+    pureAcks: ofBoth((side) => side.pureAcks),
     closes: total(({ closed }) => Number(closed)),
     resets: total(({ resets }) => resets),
     fromKernels: total(({ fromKernels }) => fromKernels),

@@ -77,8 +77,8 @@ async function demo(): Promise<boolean> {
   await stop(server)
 
   const sightings = await recording.sightings()
-  heading(`What tcpdump saw on the cable: ${number(sightings.segments)} segments`)
-  const sent = results.reduce((sum, { answered, lost }) => sum + answered + lost, 0)
+  heading(`What tcpdump saw on the cable: ${number(sightings.packets)} packets`)
+  const sent = results.reduce((sum, { answered, lost }, i) => sum + (answered + lost) * RUNS[i].size, 0)
   return tell(sightings, sent)
 }
 
@@ -131,20 +131,18 @@ async function runClient({ title, count, size, window }: Run): Promise<Result> {
 }
 
 /** Each line: what, how often, and what it proves. */
-function tell(saw: Sightings, messages: number): boolean {
+function tell(saw: Sightings, sentBytes: number): boolean {
   const { connections } = saw
-  const data = saw.data[0] + saw.data[1]
   const ofConnections = (n: number): string => `${n} of ${connections}`
   const verdicts = [
     finding('Handshake', ofConnections(saw.handshakes), saw.handshakes === connections && connections === RUNS.length, [
       'SYN, SYN+ACK, ACK by the real kernels: firewalls and NATs see a connection open',
     ]),
-    finding('Data segments', number(data), saw.missed > 0 || data >= 2 * messages, [
-      `one for each of ${number(messages)} messages and as many echoes, and a hello from each side`,
+    finding('Data packets', number(saw.dataPackets), saw.missed > 0 || saw.dataBytes >= 2 * sentBytes, [
+      `they carry ${number(saw.dataBytes)} bytes: every message and its echo, and a hello from each side`,
+      'many messages in one: a run of equal ones crosses kernels and this cable in one piece',
     ]),
-    finding('Pure ACKs', number(saw.pureAcks[0] + saw.pureAcks[1]), true, [
-      'few or none: echoes acknowledge, too, and nobody waits for an ACK',
-    ]),
+    finding('Pure ACKs', number(saw.pureAcks), true, ['few or none: echoes acknowledge, too, and nobody waits for an ACK']),
     finding('Close', ofConnections(saw.closes), saw.closes === connections, ['FIN and ACK from both sides: they see it end, too']),
     finding('Resets', number(saw.resets), saw.resets === 0, ['no RST, neither from the library nor from a kernel']),
     finding('From a kernel', number(saw.fromKernels), saw.fromKernels === 0, [
@@ -152,7 +150,7 @@ function tell(saw: Sightings, messages: number): boolean {
       "(told apart by numbers: a kernel's socket still stands at the handshake's seq and ack)",
     ]),
   ]
-  if (saw.missed > 0) note(`tcpdump itself had no room for ${number(saw.missed)} segments; its counts are that much too low.`)
+  if (saw.missed > 0) note(`tcpdump itself had no room for ${number(saw.missed)} packets; its counts are that much too low.`)
   const ok = verdicts.every(Boolean)
   if (!ok) note('What is marked with ! is not as it should be.')
   return ok

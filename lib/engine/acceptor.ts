@@ -4,6 +4,7 @@ import { listenCarriers } from '../carrier/carrier.ts'
 import { EADDRINUSE, FakeTcpError, fromNative, guarded, rethrowLater, systemError } from '../errors.ts'
 import type { FlowTable } from '../flow/table.ts'
 import type { CaptureFilter, CaptureMode } from '../link/capture.ts'
+import type { LinkMode } from '../link/sender.ts'
 import type { Binding, NativeCarrier, NativeCarrierListener } from '../native/binding.ts'
 import { KEY_LOCAL, KEY_PORTS, KEY_REMOTE, KEY_WORDS } from '../native/layout.ts'
 import type { ListenerStats, ShardStats } from '../stats.ts'
@@ -23,6 +24,8 @@ export interface ListenTarget {
   readonly idleTimeoutMs: number
   /** This listener's part of the port; undefined: all of it. Never with port 0. */
   readonly shard: Shard | undefined
+  readonly capture: CaptureMode | 'auto'
+  readonly link: LinkMode | 'auto'
 }
 
 /** The kernel caps it at net.core.somaxconn. */
@@ -46,7 +49,7 @@ export class EngineAcceptor implements Acceptor {
   #referenced = true
 
   /** @throws what the system says: `EPERM`, `EADDRINUSE`, `EADDRNOTAVAIL`, ... */
-  constructor(binding: Binding, table: FlowTable, capture: CaptureMode | 'auto', target: ListenTarget) {
+  constructor(binding: Binding, table: FlowTable, target: ListenTarget) {
     const where = { address: target.address, port: target.port }
     const family = familyOf(target.address) === 4 ? 4 : 6
     const wildcard = target.address === '0.0.0.0' || target.address === '::'
@@ -56,7 +59,7 @@ export class EngineAcceptor implements Acceptor {
     this.#idleTimeoutMs = target.idleTimeoutMs
     this.#shard = target.shard && new ShardMember(target.shard, where, words)
     const concerns = (key: Int32Array, at: number) => this.#shard?.owns(key, at) ?? true
-    this.#engine = new Engine({ binding, table, capture, orphans: true, concerns })
+    this.#engine = new Engine({ binding, table, capture: target.capture, link: target.link, orphans: true, concerns })
     this.#engine.onIdle = () => this.#maybeShut()
     const openCaptures = (port: number) => {
       for (const one of families) this.#engine.capture(one, { ports: [port], addresses, shard: this.#shard?.filter })

@@ -4,6 +4,7 @@ import { openCarrier } from '../carrier/carrier.ts'
 import { EADDRINUSE, FakeTcpError, fromNative, systemError } from '../errors.ts'
 import type { FlowTable } from '../flow/table.ts'
 import type { CaptureFilter, CaptureMode } from '../link/capture.ts'
+import type { LinkMode } from '../link/sender.ts'
 import type { Binding, NativeCarrier } from '../native/binding.ts'
 import { KEY_LOCAL, KEY_PORTS, KEY_REMOTE, KEY_WORDS } from '../native/layout.ts'
 import type { Channel } from '../transport.ts'
@@ -29,20 +30,27 @@ export interface Dialling {
   cancel(): void
 }
 
-/** Diallers of this thread, by table and capture; each goes when its last flow has gone. */
-const diallers = new Map<FlowTable, Map<CaptureMode | 'auto', Dialler>>()
+/** How flows are captured and sent: those that agree in it share a dialler. */
+export interface DialLinks {
+  readonly capture: CaptureMode | 'auto'
+  readonly link: LinkMode | 'auto'
+}
 
-export function diallerFor(binding: Binding, table: FlowTable, capture: CaptureMode | 'auto'): Dialler {
-  const ofTable = diallers.get(table) ?? new Map<CaptureMode | 'auto', Dialler>()
+/** Diallers of this thread, by table and links; each goes when its last flow has gone. */
+const diallers = new Map<FlowTable, Map<string, Dialler>>()
+
+export function diallerFor(binding: Binding, table: FlowTable, links: DialLinks): Dialler {
+  const name = `${links.capture} ${links.link}`
+  const ofTable = diallers.get(table) ?? new Map<string, Dialler>()
   diallers.set(table, ofTable)
-  const dialler = ofTable.get(capture) ?? new Dialler(binding, table, capture, () => retire(table, capture))
-  ofTable.set(capture, dialler)
+  const dialler = ofTable.get(name) ?? new Dialler(binding, table, links, () => retire(table, name))
+  ofTable.set(name, dialler)
   return dialler
 }
 
-function retire(table: FlowTable, capture: CaptureMode | 'auto'): void {
+function retire(table: FlowTable, name: string): void {
   const ofTable = diallers.get(table)
-  ofTable?.delete(capture)
+  ofTable?.delete(name)
   if (ofTable?.size === 0) diallers.delete(table)
 }
 
@@ -54,9 +62,9 @@ export class Dialler {
   readonly #ports = new Map<number, number>()
   #dialling = 0
 
-  constructor(binding: Binding, table: FlowTable, capture: CaptureMode | 'auto', onRetired: () => void) {
+  constructor(binding: Binding, table: FlowTable, links: DialLinks, onRetired: () => void) {
     this.#binding = binding
-    this.#engine = new Engine({ binding, table, capture, orphans: false })
+    this.#engine = new Engine({ binding, table, ...links, orphans: false })
     this.#engine.onIdle = () => this.#maybeRetire()
     this.#onRetired = onRetired
   }

@@ -7,19 +7,22 @@ import { DeadlineHeap } from '../flow/deadlines.ts'
 import { F_OPENED_MS } from '../flow/layout.ts'
 import { EXISTS, type FlowTable, FULL } from '../flow/table.ts'
 import { type Capture, type CaptureFilter, type CaptureMode, openCapture } from '../link/capture.ts'
-import { openRawSender } from '../link/sender.ts'
+import type { Path } from '../link/next-hops.ts'
+import type { LinkMode } from '../link/sender.ts'
 import type { Binding, NativeCarrier } from '../native/binding.ts'
 import { D_ACK, D_FLAGS, D_KEY, D_SEQ, D_WORDS, KEY_LOCAL, KEY_WORDS, RST } from '../native/layout.ts'
 import { type Clock, systemClock } from './clock.ts'
 import { EngineCounters, kernelDropsOf } from './counters.ts'
 import { Flow, type FlowHost, type FlowSettings } from './flow.ts'
+import { Links } from './links.ts'
 import { type Orphan, Orphans } from './orphans.ts'
-import { Outbox } from './outbox.ts'
+import type { Outbox } from './outbox.ts'
 
 export interface EngineSettings {
   readonly binding: Binding
   readonly table: FlowTable
   readonly capture: CaptureMode | 'auto'
+  readonly link: LinkMode | 'auto'
   /** A listening engine keeps packets of unknown peers for a while and resets those that nobody claims; a dialling one ignores them. */
   readonly orphans: boolean
   /** Which unknown peers concern this engine; left out: all. */
@@ -61,7 +64,7 @@ export class Engine implements FlowHost {
   /** By slot; only our own. */
   readonly #flows: Array<Flow | undefined> = []
   #flowCount = 0
-  readonly #outboxes = new Map<4 | 6, Outbox>()
+  readonly #links: Links
   readonly #deadlines = new DeadlineHeap<Flow>()
   #armed = Number.POSITIVE_INFINITY
   #disarm: () => void = () => {}
@@ -85,6 +88,14 @@ export class Engine implements FlowHost {
     this.#orphans = settings.orphans ? new Orphans((trains) => (this.counters.orphan += trains)) : undefined
     this.#owner = settings.table.register()
     this.#concerns = settings.concerns ?? (() => true)
+    this.#links = new Links({
+      binding: settings.binding,
+      clock: this.clock,
+      link: settings.link,
+      find: (words, at) => this.find(words, at),
+      onRoom: () => this.#flushSoon(),
+      onPathsChanged: () => this.#pathsChanged(),
+    })
     if (running.size === 0) process.on('exit', onExit)
     running.add(this)
   }
@@ -187,7 +198,7 @@ export class Engine implements FlowHost {
     running.delete(this)
     if (running.size === 0) process.off('exit', onExit)
     this.#disarm()
-    for (const outbox of this.#outboxes.values()) outbox.close()
+    this.#links.close()
     for (const capture of this.captures) capture.close()
   }
 
@@ -220,12 +231,11 @@ export class Engine implements FlowHost {
   }
 
   sendControl(flow: Flow, flags: number, seq: number, ack: number): void {
-    const outbox = this.#outboxOf(flow)
+    const outbox = this.#links.of(flow)
     const at = openControl(outbox)
     if (at < 0) return
     flow.writeControl(outbox.words, at, flags, seq, ack, this.clock.now())
-    outbox.transmit()
-    if (outbox.unsettled) this.#flushSoon()
+    this.#transmit()
   }
 
   mayAnswer(): boolean {
@@ -316,7 +326,7 @@ export class Engine implements FlowHost {
     // Another thread or process may have it: a listener on the same port before us, or after.
     if (this.table.find(orphan.key, 0) >= 0 || isKnownToKernel(orphan.key, this.clock.now())) return
     if (!this.mayAnswer() || !this.#isLocal(orphan.key)) return
-    const outbox = this.#outbox(isMapped(orphan.key, KEY_LOCAL) ? 4 : 6)
+    const outbox = this.#links.raw(isMapped(orphan.key, KEY_LOCAL) ? 4 : 6)
     const at = openControl(outbox)
     if (at < 0) return
     const words = outbox.words
@@ -325,7 +335,7 @@ export class Engine implements FlowHost {
     words[at + D_SEQ] = orphan.ack
     words[at + D_ACK] = 0
     words[at + D_FLAGS] = RST
-    outbox.transmit()
+    this.#transmit()
   }
 
   /** A router captures what it only forwards: its reset would end a stranger's connection. */
@@ -368,36 +378,38 @@ export class Engine implements FlowHost {
       this.#marked = []
       for (const flow of marked) {
         flow.marked = false
-        flow.fill(this.#outboxOf(flow), now)
+        this.#links.probe(flow, now)
+        flow.fill(this.#links.of(flow), now)
       }
-      for (const outbox of this.#outboxes.values()) outbox.transmit()
-      for (const outbox of this.#outboxes.values()) outbox.settle()
+      this.#links.transmit()
+      this.#links.settle()
     } finally {
       this.#flushPlanned = false
       this.#flushes++
     }
-    if (this.#deferred.length > 0 || this.#marked.some((flow) => !this.#outboxOf(flow).blocked)) this.#flushSoon()
+    if (this.#deferred.length > 0 || this.#marked.some((flow) => !this.#links.of(flow).blocked)) this.#flushSoon()
   }
 
-  #outboxOf(flow: Flow): Outbox {
-    return this.#outbox(flow.family === 'IPv4' ? 4 : 6)
+  #transmit(): void {
+    this.#links.transmit()
+    if (this.#links.unsettled) this.#flushSoon()
   }
 
-  #outbox(family: 4 | 6): Outbox {
-    let outbox = this.#outboxes.get(family)
-    if (outbox === undefined) {
-      outbox = new Outbox(
-        (onWritable) => openRawSender(this.#binding, family, onWritable),
-        () => this.#flushSoon(),
-      )
-      this.#outboxes.set(family, outbox)
-    }
-    return outbox
-  }
-
-  /** Opens the sender of a family now, so that a missing capability is told before the handshake. */
+  /** Opens the senders of a family now, so that a missing capability is told before the handshake. */
   prepareToSend(family: 4 | 6): void {
-    this.#outbox(family)
+    this.#links.prepare(family)
+  }
+
+  openPath(key: Int32Array, at: number, ifindex: number): Path | string {
+    return this.#links.openPath(key, at, ifindex)
+  }
+
+  keepsSizes(ifindex: number): boolean {
+    return ifindex === 0 || !this.#binding.largeReceiveOffload(ifindex)
+  }
+
+  #pathsChanged(): void {
+    for (const flow of this.#flows) flow?.pathChanged()
   }
 
   // Time

@@ -11,9 +11,11 @@ import {
   S_SET_BACKS,
 } from '../flow/layout.ts'
 import type { CaptureMode } from '../link/capture.ts'
+import type { LinkMode } from '../link/sender.ts'
 import type { ConnStats } from '../stats.ts'
 import { DIALECT_NATIVE, DIALECT_TCPRAW } from '../wire/dialect.ts'
 import type { Clock } from './clock.ts'
+import type { LinkChoice } from './link-choice.ts'
 import type { Slot } from './slot.ts'
 
 export class FlowStats implements ConnStats {
@@ -21,14 +23,22 @@ export class FlowStats implements ConnStats {
   readonly #clock: Clock
   readonly #kernelDrops: () => number
   readonly capture: CaptureMode
-  readonly link = 'raw'
+  readonly #link: LinkChoice
   guard: 'filter' | 'hopLimit' = 'filter'
 
-  constructor(at: Slot, clock: Clock, capture: CaptureMode, kernelDrops: () => number) {
+  constructor(at: Slot, clock: Clock, capture: CaptureMode, link: LinkChoice, kernelDrops: () => number) {
     this.#kernelDrops = kernelDrops
     this.#at = at
     this.#clock = clock
     this.capture = capture
+    this.#link = link
+  }
+
+  get link(): LinkMode {
+    return this.#link.why === undefined ? 'packet' : 'raw'
+  }
+  get linkReason(): string | undefined {
+    return this.#link.why
   }
 
   get messagesIn(): number {

@@ -1,7 +1,7 @@
 // One flow: the state machine behind a Channel. It judges what arrives and says what is to leave; sockets, timers and the list of flows belong
 // to the engine (FlowHost), numbering and closing to its parts (Segments, SendQueue, HelloExchange, Farewell).
 import { formatAddress, formatHostPort, isMapped } from '../address.ts'
-import { ECONNRESET, FakeTcpError, guarded, rethrowLater, systemError } from '../errors.ts'
+import { EADDRNOTAVAIL, ECONNRESET, FakeTcpError, guarded, rethrowLater, systemError } from '../errors.ts'
 import type { Deadline } from '../flow/deadlines.ts'
 import {
   CLOSING,
@@ -26,6 +26,7 @@ import {
 import { distance, maxSeq } from '../flow/serial.ts'
 import type { FlowTable } from '../flow/table.ts'
 import type { CaptureMode } from '../link/capture.ts'
+import type { Path } from '../link/next-hops.ts'
 import type { NativeCarrier } from '../native/binding.ts'
 import {
   ACK,
@@ -33,6 +34,8 @@ import {
   D_FLAGS,
   D_IFINDEX,
   D_LENGTH,
+  D_MAC_HIGH,
+  D_MAC_LOW,
   D_MSS,
   D_OFFSET,
   D_SEGMENT,
@@ -56,8 +59,9 @@ import type { Clock } from './clock.ts'
 import type { EngineCounters } from './counters.ts'
 import { Farewell } from './farewell.ts'
 import { FlowStats } from './flow-stats.ts'
-import { type Handshake, takeAgreement, takeNumbers } from './handshake.ts'
+import { type Handshake, headerBytes, takeAgreement, takeNumbers } from './handshake.ts'
 import { HelloExchange } from './hello-exchange.ts'
+import { LinkChoice } from './link-choice.ts'
 import { EARLY_BYTES, EARLY_TRAINS, type KeptTrain, keep } from './orphans.ts'
 import type { Outbox, TrainOwner } from './outbox.ts'
 import { Segments } from './segments.ts'
@@ -70,6 +74,9 @@ const TIME_WAIT_MS = 2000
 const TCPRAW_MAX_MESSAGE = 2048 - 60
 /** A carrier's first window: it cannot have taken more. */
 const CARRIER_TOOK = 65535
+
+/** How long a flow waits for its local address to come back. */
+const ADDRESS_GRACE_MS = 10_000
 
 const NEVER = Number.POSITIVE_INFINITY
 
@@ -88,6 +95,10 @@ export interface FlowHost {
   readonly counters: EngineCounters
   /** As last sampled, summed over the captures. */
   readonly kernelDrops: number
+  /** Whether an interface leaves segments as they come, or tells the sizes of what it merged. */
+  keepsSizes(ifindex: number): boolean
+  /** The path between the addresses of a key, or the reason why this engine's flows do without. */
+  openPath(key: Int32Array, at: number, ifindex: number): Path | string
   /** The flow has something to send: `fill` is called soon. */
   mark(flow: Flow): void
   /** Runs at the end of the tick or batch, before what was marked is sent. */
@@ -130,6 +141,8 @@ export class Flow implements Channel, Deadline, TrainOwner {
   readonly #host: FlowHost
   readonly #carrier: NativeCarrier
   readonly #settings: FlowSettings
+  /** By which link its segments leave. */
+  readonly link = new LinkChoice()
   readonly #segments: Segments
   readonly #queue: SendQueue
   readonly #hello: HelloExchange
@@ -157,10 +170,10 @@ export class Flow implements Channel, Deadline, TrainOwner {
     this.slot = new Slot(host.table, slot)
     const { words, base, floats, floatBase } = this.slot
     this.family = isMapped(words, base + S_KEY + KEY_REMOTE) ? 'IPv4' : 'IPv6'
-    this.stats = new FlowStats(this.slot, host.clock, settings.capture, () => host.kernelDrops)
-    this.#segments = new Segments(this.slot)
+    this.stats = new FlowStats(this.slot, host.clock, settings.capture, this.link, () => host.kernelDrops)
+    this.#segments = new Segments(this.slot, this.link)
     this.#queue = new SendQueue(this.slot, this.#segments, this)
-    this.#hello = new HelloExchange(settings.role, settings.splitsTrains ? SPLITS_TRAINS : 0, settings.hello)
+    this.#hello = new HelloExchange(settings.role, settings.hello)
     this.#farewell = new Farewell(this.slot, this.#segments)
     floats[floatBase + F_LAST_HEARD_MS] = host.clock.now()
     host.hold()
@@ -266,6 +279,7 @@ export class Flow implements Channel, Deadline, TrainOwner {
   /** What was captured of the handshake. */
   begin(handshake: Handshake): void {
     this.#peerMss = handshake.mss
+    this.#segments.ifindex = handshake.ifindex
     takeNumbers(this.slot, handshake)
   }
 
@@ -288,12 +302,26 @@ export class Flow implements Channel, Deadline, TrainOwner {
     this.#state = { is: 'open' }
     this.#learning = !numbers
     this.#flowing = numbers
+    this.#chooseLink()
     this.#queue.hold(now)
+    this.#hello.open(this.#settings.splitsTrains && this.#host.keepsSizes(this.#segments.ifindex) ? SPLITS_TRAINS : 0)
     if (this.#hello.state === 'asking') {
       this.#sayHello = true
       this.#host.mark(this)
     } else if (this.#settings.role === 'dialler') this.#speakTcpraw()
     this.#reschedule()
+  }
+
+  #chooseLink(): void {
+    // Where this host rewrites packets, what the carrier's addresses say of the way is not true.
+    if (this.capture === 'raw') {
+      this.link.refuse('captured by raw socket')
+      return
+    }
+    const { words, base } = this.slot
+    const path = this.#host.openPath(words, base + S_KEY, this.#segments.ifindex)
+    if (typeof path === 'string') this.link.refuse(path)
+    else this.link.take(path, headerBytes(this.family, this.#segments.timestamps !== 0) + words[base + S_MAX_MESSAGE])
   }
 
   /** The dial failed or was given up: nothing was ever open. */
@@ -323,6 +351,7 @@ export class Flow implements Channel, Deadline, TrainOwner {
       return
     }
     floats[floatBase + F_LAST_HEARD_MS] = now
+    this.link.path?.heard(d[at + D_IFINDEX], d[at + D_MAC_HIGH], d[at + D_MAC_LOW])
     if (absorb(w, b, d, at)) this.#acknowledged(now)
     if (d[at + D_LENGTH] > 0) this.#takeData(d, at, memory, now)
     if ((flags & FIN) !== 0) this.#takeFin(d, at, now)
@@ -363,7 +392,7 @@ export class Flow implements Channel, Deadline, TrainOwner {
       this.slot.words[this.slot.base + S_DIALECT] = DIALECT_NATIVE
       // Where the numbers were learned from what came first, this is their true beginning.
       if (this.#settings.role === 'listener') this.slot.words[this.slot.base + S_IRS] = (seq - 1) | 0
-      this.#queue.trains = (this.#hello.peerCapabilities & SPLITS_TRAINS) !== 0
+      this.#queue.trains = this.link.peerSplitsTrains = (this.#hello.peerCapabilities & SPLITS_TRAINS) !== 0
       this.#repeatHello = false
     }
     this.#segments.ackNow = true
@@ -443,9 +472,9 @@ export class Flow implements Channel, Deadline, TrainOwner {
   #receiveOpening(state: { seen: boolean }, d: Int32Array, at: number, memory: Uint8Array): void {
     const flags = d[at + D_FLAGS]
     if ((flags & (SYN | ACK | RST)) === (SYN | ACK)) {
-      this.begin({ irs: d[at + D_SEQ], isn: (d[at + D_ACK] - 1) | 0, tsval: d[at + D_TSVAL], mss: d[at + D_MSS] })
+      const [ifindex, tsval, mss] = [d[at + D_IFINDEX], d[at + D_TSVAL], d[at + D_MSS]]
+      this.begin({ irs: d[at + D_SEQ], isn: (d[at + D_ACK] - 1) | 0, ifindex, tsval, mss })
       this.slot.words[this.slot.base + S_SND_WND] = d[at + D_WINDOW]
-      this.#segments.ifindex = d[at + D_IFINDEX]
       state.seen = true
     } else if (state.seen) this.#keepEarly(d, at, memory)
     else if ((flags & (ACK | RST)) === ACK && this.#host.mayAnswer()) {
@@ -460,8 +489,8 @@ export class Flow implements Channel, Deadline, TrainOwner {
     const kind = d[at + D_FLAGS] & (SYN | RST | ACK)
     if (this.#learning) {
       if (kind !== ACK) return
-      this.#segments.ifindex = d[at + D_IFINDEX]
-      this.begin({ irs: (d[at + D_SEQ] - 1) | 0, isn: (d[at + D_ACK] - 1) | 0, tsval: d[at + D_TSVAL], mss: undefined })
+      const [ifindex, tsval] = [d[at + D_IFINDEX], d[at + D_TSVAL]]
+      this.begin({ irs: (d[at + D_SEQ] - 1) | 0, isn: (d[at + D_ACK] - 1) | 0, ifindex, tsval, mss: undefined })
       this.#learning = false
       this.#flowing = true
       this.#hello.lookAnywhere()
@@ -561,8 +590,8 @@ export class Flow implements Channel, Deadline, TrainOwner {
       this.#segments.writeWith(outbox.words, outbox.control(), ACK, seq, (w[b + S_IRS] + 1) | 0, now)
     }
     if (this.#room(outbox)) {
-      const at = outbox.train(undefined, [payload], 0, 1, payload.length)
-      this.#segments.write(outbox.words, at, ACK | PSH, seq, now)
+      this.#segments.write(outbox.words, outbox.open(undefined, 1, payload.length), ACK | PSH, seq, now)
+      outbox.add(payload)
     }
     if (this.#hello.state !== 'asking') return
     this.#hello.asked(now)
@@ -572,6 +601,12 @@ export class Flow implements Channel, Deadline, TrainOwner {
   /** @internal For the engine: a segment without payload. */
   writeControl(words: Int32Array, at: number, flags: number, seq: number, ack: number, now: number): void {
     this.#segments.writeWith(words, at, flags, seq, ack, now)
+  }
+
+  /** @internal For the engine: a segment that says nothing new. */
+  writeProbe(words: Int32Array, at: number, now: number): void {
+    const { words: w, base: b } = this.slot
+    this.#segments.writeWith(words, at, ACK, w[b + S_SND_NXT], nextAck(w, b), now)
   }
 
   trainDone(): void {
@@ -605,6 +640,10 @@ export class Flow implements Channel, Deadline, TrainOwner {
       if (!this.#queue.empty) this.#host.mark(this)
     }
     this.#onEndingDue(now)
+    if (this.#state.is === 'open' && now >= this.#addressDue) {
+      this.#abort(now)
+      this.#tellClosed(systemError(EADDRNOTAVAIL, 'send', { address: this.localAddress, port: this.localPort }))
+    }
     const idle = this.#settings.idleTimeoutMs
     if (this.#state.is === 'open' && idle > 0 && now >= this.#heardMs + idle) {
       const peer = formatHostPort(this.remoteAddress, this.remotePort)
@@ -634,6 +673,16 @@ export class Flow implements Channel, Deadline, TrainOwner {
     if (now >= farewell.lingerDue) this.#wait(false, now)
   }
 
+  /** When the flow ends because its local address was taken from the host and has not come back. */
+  get #addressDue(): number {
+    return (this.link.path?.addressGoneSince ?? NEVER) + ADDRESS_GRACE_MS
+  }
+
+  /** The path has changed. */
+  pathChanged(): void {
+    if (this.#addressDue !== NEVER) this.#reschedule()
+  }
+
   get #heardMs(): number {
     return this.slot.floats[this.slot.floatBase + F_LAST_HEARD_MS]
   }
@@ -644,7 +693,7 @@ export class Flow implements Channel, Deadline, TrainOwner {
     const { graceDue, finDue, lingerDue } = this.#farewell
     const idle = this.#settings.idleTimeoutMs
     const idleDue = idle > 0 ? this.#heardMs + idle : NEVER
-    return Math.min(this.#segments.ackDue, this.#hello.dueMs, this.#queue.holdDue, graceDue, finDue, lingerDue, idleDue)
+    return Math.min(this.#segments.ackDue, this.#hello.dueMs, this.#queue.holdDue, graceDue, finDue, lingerDue, idleDue, this.#addressDue)
   }
 
   #reschedule(): void {
@@ -707,6 +756,7 @@ export class Flow implements Channel, Deadline, TrainOwner {
     this.#flowing = false
     this.#leave()
     this.#carrier.end(how)
+    this.link.release()
     this.slot.detach()
     this.#host.freed(this)
     this.#settings.onFreed?.()

@@ -36,6 +36,8 @@ export interface Handshake {
   readonly irs: number
   /** Ours. */
   readonly isn: number
+  /** The interface that it came in by: link-local peers need it. */
+  readonly ifindex: number
   /** The peer's clock. */
   readonly tsval: number
   /** The peer's maximum segment size option; 0 when its SYN had none, undefined when that was not seen. */
@@ -51,6 +53,11 @@ const TCPI_OPT_TIMESTAMPS = 1
 const TCPI_OPT_WSCALE = 4
 /** NOP NOP TS */
 const TIMESTAMPS_BYTES = 12
+
+/** Bytes of IP and TCP header of each segment after the handshake. */
+export function headerBytes(family: Family, timestamps: boolean): number {
+  return (family === 'IPv4' ? 40 : 60) + (timestamps ? TIMESTAMPS_BYTES : 0)
+}
 
 /** Starts numbering where the handshake left it. */
 export function takeNumbers({ words: w, base: b }: Slot, { irs, isn, tsval }: Handshake): void {
@@ -84,7 +91,7 @@ export function takeAgreement(
   if (peerMss === 0) {
     // A SYN without the option makes the kernel assume 536 (RFC 9293, 3.7.1), for it has to reassemble a stream; we know that messages of
     // the path's size arrive whole or not at all.
-    w[b + S_MAX_MESSAGE] = info[INFO_PATH_MTU] - (family === 'IPv4' ? 40 : 60) - (timestamps ? TIMESTAMPS_BYTES : 0)
+    w[b + S_MAX_MESSAGE] = info[INFO_PATH_MTU] - headerBytes(family, timestamps)
   }
   return { timestamps, guard: info[INFO_GUARD] === GUARD_HOP_LIMIT ? 'hopLimit' : 'filter' }
 }

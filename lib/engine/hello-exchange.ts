@@ -17,7 +17,7 @@ export type HelloState = 'asking' | 'waiting' | 'met' | 'none'
 export class HelloExchange {
   #state: HelloState
   readonly #role: Role
-  readonly #capabilities: number
+  #capabilities = 0
   /** Our hello: the dialler's question, or the listener's answer once there is a question. */
   #ours: Buffer | undefined
   /** The peer's, to recognise repeats. */
@@ -30,10 +30,14 @@ export class HelloExchange {
   dueMs = Number.POSITIVE_INFINITY
 
   /** @param speaks false for a dialler that was told its peer knows no hello */
-  constructor(role: Role, capabilities: number, speaks: boolean) {
+  constructor(role: Role, speaks: boolean) {
     this.#role = role
-    this.#capabilities = capabilities
     this.#state = role === 'listener' ? 'waiting' : speaks ? 'asking' : 'none'
+  }
+
+  /** The flow is open. @param capabilities what our hello says we can */
+  open(capabilities: number): void {
+    this.#capabilities = capabilities
     if (this.#state === 'asking') this.#ours = encodeHello('dialler', { capabilities, extensions: new Map() })
   }
 

@@ -1,6 +1,21 @@
 // Captured packets whose handshake has not completed: a small bounded side table, so that data which overtakes accept() is not lost and
 // a flood of strangers costs next to nothing. It knows no flow, no socket.
-import { ACK, D_ACK, D_FLAGS, D_KEY, D_LENGTH, D_MSS, D_OFFSET, D_SEQ, D_TSVAL, D_WORDS, FIN, KEY_WORDS, SYN } from '../native/layout.ts'
+import {
+  ACK,
+  D_ACK,
+  D_FLAGS,
+  D_IFINDEX,
+  D_KEY,
+  D_LENGTH,
+  D_MSS,
+  D_OFFSET,
+  D_SEQ,
+  D_TSVAL,
+  D_WORDS,
+  FIN,
+  KEY_WORDS,
+  SYN,
+} from '../native/layout.ts'
 
 /** A captured train with a payload of its own, so that it can be replayed once its flow exists. */
 export interface KeptTrain {
@@ -18,6 +33,8 @@ export interface Orphan {
   isn: number | undefined
   /** The peer's maximum segment size option; 0 when its SYN had none, undefined when that was not seen. */
   readonly mss: number | undefined
+  /** The interface that it was first heard on. */
+  readonly ifindex: number
   /** The peer's clock (TSval) when it was first heard. */
   readonly tsval: number
   /** The newest acknowledgement of a data segment: what a reset for it would carry. */
@@ -162,6 +179,7 @@ function makeOrphan(d: Int32Array, at: number, sinceMs: number, irs: number | un
     irs,
     mss: irs === undefined ? undefined : d[at + D_MSS],
     isn: undefined,
+    ifindex: d[at + D_IFINDEX],
     tsval: d[at + D_TSVAL],
     ack: 0,
     talks: false,

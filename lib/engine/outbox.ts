@@ -1,4 +1,4 @@
-// The trains of one address family on their way to the kernel: filled by flows, sent in one native call, resumed after a full socket buffer.
+// Trains on their way to the kernel by one link: filled by flows, sent in one native call, resumed after a full socket buffer.
 import { EAGAIN, ENOBUFS, rethrowLater } from '../errors.ts'
 import type { Sender } from '../link/sender.ts'
 import { D_LENGTH, D_OFFSET, D_SEGMENT, D_SKIP, D_WORDS } from '../native/layout.ts'
@@ -11,12 +11,22 @@ export interface TrainOwner {
   segmentRefused(errno: number, size: number): void
 }
 
+/** What is asked about the train at `at` of `words`. */
+export interface Hops {
+  /** It has waited: its D_HOP is to be what it would be now. */
+  renew(words: Int32Array, at: number): void
+  /** The kernel refuses it: another link's outbox, which has room for it, or undefined. */
+  divert(errno: number, words: Int32Array, at: number): Outbox | undefined
+}
+
 /** What an owner is still to be told. */
 type News = { owner: TrainOwner; errno: number; size: number }
 
 const CAPACITY = 256
 /** A full queue of the network device (ENOBUFS) tells nobody when it has room again. */
 const DEVICE_RETRY_MS = 1
+/** A device that took nothing in so many of them in a row will not: what waits for it is refused. */
+const DEVICE_RETRIES = 250
 /** `errno` of a train that went well. */
 const SENT = 0
 
@@ -33,16 +43,22 @@ export class Outbox {
   readonly #buffers: Uint8Array[] = []
   readonly #sender: Sender
   readonly #onRoom: () => void
+  readonly #hops: Hops | undefined
   #news: News[] = []
   #from = 0
   #count = 0
   #total = 0
   #blocked = false
+  #deviceRetries = 0
   #closed = false
 
-  /** @param onRoom called when a blocked outbox is empty again */
-  constructor(open: (onWritable: () => void) => Sender, onRoom: () => void) {
+  /**
+   * @param onRoom called when a blocked outbox is empty again
+   * @param hops for a link that sends by hops; see {@link Hops}
+   */
+  constructor(open: (onWritable: () => void) => Sender, onRoom: () => void, hops?: Hops) {
     this.#onRoom = onRoom
+    this.#hops = hops
     this.#sender = open(() => this.#retry())
   }
 
@@ -64,27 +80,30 @@ export class Outbox {
 
   /** Adds a segment without payload; the caller fills the descriptor at the returned word. */
   control(): number {
-    return this.#open(undefined, 1, 0, 0)
+    return this.open(undefined, 1, 0)
   }
 
-  /** Adds a train of `count` messages from `messages[from]` on, each `segment` bytes long, the last at most that. A train without owner is nobody's loss. */
-  train(owner: TrainOwner | undefined, messages: readonly Uint8Array[], from: number, count: number, segment: number): number {
-    const at = this.#open(owner, count, count, segment)
-    for (let i = from; i < from + count; i++) this.#buffers.push(messages[i])
-    return at
-  }
-
-  #open(owner: TrainOwner | undefined, segments: number, buffers: number, segment: number): number {
+  /**
+   * Adds a train of `segments` messages, each `segment` bytes long, the last at most that; the caller fills the descriptor at the returned word,
+   * and adds the buffers that the messages lie in before anything else is opened. A train without owner is nobody's loss.
+   */
+  open(owner: TrainOwner | undefined, segments: number, segment: number): number {
     const index = this.#count++
     const at = index * D_WORDS
     this.#owners[index] = owner
     this.#segments[index] = segments
     this.#total += segments
     this.words[at + D_OFFSET] = this.#buffers.length
-    this.words[at + D_LENGTH] = buffers
+    this.words[at + D_LENGTH] = 0
     this.words[at + D_SEGMENT] = segment
     this.words[at + D_SKIP] = 0
     return at
+  }
+
+  /** Adds a buffer of whole messages to the train that was opened last. */
+  add(buffer: Uint8Array): void {
+    this.#buffers.push(buffer)
+    this.words[(this.#count - 1) * D_WORDS + D_LENGTH]++
   }
 
   /** Sends what was added. When the kernel's buffer is full the rest stays and `blocked` is true. */
@@ -94,11 +113,14 @@ export class Outbox {
       const asked = this.#total
       const sent = this.#send()
       this.#advance(sent)
+      if (sent > 0) this.#deviceRetries = 0
       if (sent === asked) break
       const errno = this.#sender.errno
-      if (errno === EAGAIN || errno === ENOBUFS) {
+      if (errno === EAGAIN || (errno === ENOBUFS && this.#deviceRetries < DEVICE_RETRIES)) {
         this.#blocked = true
-        if (errno === ENOBUFS) setTimeout(() => this.#retry(), DEVICE_RETRY_MS)
+        if (errno === EAGAIN) return
+        this.#deviceRetries++
+        setTimeout(() => this.#retry(), DEVICE_RETRY_MS)
         return
       }
       this.#refuse(errno)
@@ -137,6 +159,8 @@ export class Outbox {
   #retry(): void {
     if (!this.#blocked || this.#closed) return
     this.#blocked = false
+    // What was true of the hop when the train was added may not be any more.
+    for (let i = this.#from; i < this.#count; i++) this.#hops?.renew(this.words, i * D_WORDS)
     this.transmit()
     if (!this.#blocked) this.#onRoom()
   }
@@ -160,14 +184,44 @@ export class Outbox {
     }
   }
 
-  /** The segment at the front will never be taken: its loss is told, the others go on. */
+  /** The segment at the front will never be taken here: another link takes the rest of its train, or its loss is told, and the others go on. */
   #refuse(errno: number): void {
-    const at = this.#from * D_WORDS
-    const owner = this.#owners[this.#from]
-    if (owner !== undefined) {
-      const { length } = this.#buffers[this.words[at + D_OFFSET] + this.words[at + D_SKIP]]
-      this.#news.push({ owner, errno, size: length })
+    const index = this.#from
+    const at = index * D_WORDS
+    const other = this.#hops?.divert(errno, this.words, at)
+    if (other !== undefined) {
+      other.#adopt(this, index)
+      this.#owners[index] = undefined
+      this.#advance(this.#segments[index] - this.words[at + D_SKIP])
+      return
     }
+    const owner = this.#owners[index]
+    if (owner !== undefined) this.#news.push({ owner, errno, size: this.#sizeOfFront() })
     this.#advance(1)
+  }
+
+  #adopt(from: Outbox, index: number): void {
+    const source = index * D_WORDS
+    const first = from.words[source + D_OFFSET]
+    const at = this.open(from.#owners[index], from.#segments[index], 0)
+    const offset = this.words[at + D_OFFSET]
+    this.words.set(from.words.subarray(source, source + D_WORDS), at)
+    this.words[at + D_OFFSET] = offset
+    this.words[at + D_LENGTH] = 0
+    this.#total -= from.words[source + D_SKIP]
+    for (let i = 0; i < from.words[source + D_LENGTH]; i++) this.add(from.#buffers[first + i])
+  }
+
+  /** Payload bytes of the first segment that has not gone. */
+  #sizeOfFront(): number {
+    const at = this.#from * D_WORDS
+    const segment = this.words[at + D_SEGMENT]
+    let skip = this.words[at + D_SKIP]
+    for (let i = this.words[at + D_OFFSET]; ; i++) {
+      const { length } = this.#buffers[i]
+      const segments = Math.ceil(length / segment)
+      if (skip < segments) return Math.min(segment, length - skip * segment)
+      skip -= segments
+    }
   }
 }

@@ -4,9 +4,9 @@ import { S_KEY, S_RCV_WINDOW_FIELD, S_RCV_WND, S_TS_OFFSET, S_TS_RECENT } from '
 import {
   D_ACK,
   D_FLAGS,
+  D_HOP,
   D_IFINDEX,
   D_KEY,
-  D_MAC_HIGH,
   D_SEQ,
   D_TSECR,
   D_TSVAL,
@@ -17,6 +17,7 @@ import {
   KEY_WORDS,
 } from '../native/layout.ts'
 import { nextAck } from '../wire/rules.ts'
+import type { LinkChoice } from './link-choice.ts'
 import type { Slot } from './slot.ts'
 
 /** RFC 9293, 3.8.6.3 allows 500 ms; Linux's delayed ACK is 40 ms. */
@@ -24,9 +25,10 @@ const DELAYED_ACK_MS = 40
 
 export class Segments {
   readonly #slot: Slot
+  readonly #link: LinkChoice
   /** HAS_TIMESTAMPS where the handshake agreed on them, else 0. */
   timestamps: 0 | typeof HAS_TIMESTAMPS = 0
-  /** The interface that the handshake came in by: link-local peers need it. */
+  /** Of the handshake. */
   ifindex = 0
   /** An acknowledgement is to go with the next flush, alone if need be. */
   ackNow = false
@@ -35,8 +37,9 @@ export class Segments {
   #unacked = 0
   #heardData = false
 
-  constructor(slot: Slot) {
+  constructor(slot: Slot, link: LinkChoice) {
     this.#slot = slot
+    this.#link = link
   }
 
   /**
@@ -76,6 +79,6 @@ export class Segments {
     words[at + D_TSECR] = w[b + S_TS_RECENT]
     words[at + D_IFINDEX] = isLinkLocal(w, b + S_KEY + KEY_REMOTE) ? this.ifindex : 0
     words[at + D_TTL] = 0
-    words[at + D_MAC_HIGH] = 0
+    words[at + D_HOP] = this.#link.hop
   }
 }

@@ -1,7 +1,9 @@
 // The messages that a flow's stream has handed over, on their way into the outbox: cut into trains, numbered, held back where they must be.
 import { guarded } from '../errors.ts'
 import { F_BYTES_OUT, F_LAST_SENT_MS, F_MESSAGES_OUT, S_SET_BACKS, S_SND_NXT } from '../flow/layout.ts'
+import { view } from '../message-arena.ts'
 import { ACK, PSH } from '../native/layout.ts'
+import type { Outgoing } from '../transport.ts'
 import { leavesWindow, nextSequence, trainLimit } from '../wire/rules.ts'
 import { EARLY_BYTES } from './orphans.ts'
 import type { Outbox, TrainOwner } from './outbox.ts'
@@ -15,7 +17,7 @@ const TRAIN_SEGMENTS = 64
 /** An IP packet has 65 535 bytes, headers and options included. */
 const TRAIN_BYTES = 65000
 
-const NOTHING: readonly Uint8Array[] = []
+const NOTHING: readonly Outgoing[] = []
 
 export class SendQueue {
   readonly #slot: Slot
@@ -25,8 +27,10 @@ export class SendQueue {
   trains = false
   /** When held messages go although nothing was acknowledged; Infinity while nothing is held back. */
   holdDue = Number.POSITIVE_INFINITY
-  #messages: readonly Uint8Array[] = NOTHING
+  #messages: readonly Outgoing[] = NOTHING
   #next = 0
+  /** Where the rest of a run begins that has not gone as a whole. */
+  #offset = 0
   #inOutbox = 0
   #done: (() => void) | undefined
   #holding = true
@@ -43,9 +47,10 @@ export class SendQueue {
     return this.#next >= this.#messages.length
   }
 
-  put(messages: readonly Uint8Array[], done: () => void): void {
+  put(messages: readonly Outgoing[], done: () => void): void {
     this.#messages = messages
     this.#next = 0
+    this.#offset = 0
     this.#done = done
   }
 
@@ -65,33 +70,55 @@ export class SendQueue {
     const { words: w, base: b, floats, floatBase: f } = this.#slot
     const messages = this.#messages
     while (this.#next < messages.length && room(outbox)) {
-      const from = this.#next
-      const segment = messages[from].length
-      let count = 1
-      let bytes = segment
-      if (this.trains) {
-        const limit = Math.min(TRAIN_BYTES, trainLimit(w, b))
-        while (count < TRAIN_SEGMENTS && from + count < messages.length) {
-          const size = messages[from + count].length
-          if (size > segment || bytes + size > limit) break
-          bytes += size
-          count++
-          if (size < segment) break
-        }
-      }
+      const first = messages[this.#next]
+      const segment = first.segmentSize ?? first.length
+      const limit = this.trains ? Math.min(TRAIN_BYTES, trainLimit(w, b)) : 0
+      const bytes = first.segmentSize === undefined ? this.#messagesWithin(limit) : this.#runWithin(segment, limit)
       // An acknowledgement or holdDue goes on.
       if (this.#holding && (this.#sentBytes + bytes > EARLY_BYTES || leavesWindow(w, b, bytes))) return
       this.#sentBytes += bytes
       const before = w[b + S_SND_NXT]
       const seq = nextSequence(w, b, bytes)
       if (seq !== before) w[b + S_SET_BACKS]++
-      this.#segments.write(outbox.words, outbox.train(this.#owner, messages, from, count, segment), ACK | PSH, seq, now)
-      this.#next += count
+      const count = bytes > segment ? Math.ceil(bytes / segment) : 1
+      this.#segments.write(outbox.words, outbox.open(this.#owner, count, segment), ACK | PSH, seq, now)
+      if (first.segmentSize === undefined) for (let i = 0; i < count; i++) outbox.add(messages[this.#next++])
+      else {
+        const end = this.#offset + bytes
+        outbox.add(bytes === first.length ? first : view(first, this.#offset, end))
+        this.#offset = end
+        if (end === first.length) {
+          this.#offset = 0
+          this.#next++
+        }
+      }
       this.#inOutbox++
       floats[f + F_MESSAGES_OUT] += count
       floats[f + F_BYTES_OUT] += bytes
     }
     floats[f + F_LAST_SENT_MS] = now
+  }
+
+  /** Bytes of the next train of single messages: equal ones, the last may be shorter, at most `limit` unless it is one message. */
+  #messagesWithin(limit: number): number {
+    const messages = this.#messages
+    const segment = messages[this.#next].length
+    const end = Math.min(messages.length, this.#next + TRAIN_SEGMENTS)
+    let bytes = segment
+    for (let i = this.#next + 1; i < end; i++) {
+      const message = messages[i]
+      const size = message.length
+      if (size > segment || bytes + size > limit || message.segmentSize !== undefined) break
+      bytes += size
+      if (size < segment) break
+    }
+    return bytes
+  }
+
+  /** Bytes of the next train of a run. */
+  #runWithin(segment: number, limit: number): number {
+    const left = this.#messages[this.#next].length - this.#offset
+    return Math.min(left, segment * Math.max(1, Math.min(TRAIN_SEGMENTS, Math.floor(limit / segment))))
   }
 
   /** The outbox has passed one train on. */

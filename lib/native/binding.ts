@@ -7,15 +7,19 @@
  */
 export interface Binding {
   readonly Capture: new (options: CaptureOptions) => NativeCapture
+  readonly PacketSender: new (options: SenderOptions) => NativePacketSender
   readonly RawSender: new (options: RawSenderOptions) => NativeSender
   readonly Carrier: new (options: CarrierOptions) => NativeCarrier
   readonly CarrierListener: new (options: CarrierListenerOptions) => NativeCarrierListener
   readonly CarrierInbox: new (options: CarrierInboxOptions) => NativeCarrierInbox
+  readonly RouteSocket: new (options: RouteSocketOptions) => NativeRouteSocket
   /** Writes the four words of the source address that the host would use towards `address` (`getsockname` of a connected datagram socket)
    * into `out`, and returns the path MTU known for it (IP_MTU), or 0. With the destination local, source and destination are equal. */
   sourceAddress(address: string, out: Int32Array): number
   /** Reads the four words of an address; returns false if the text is none. `fe80::1%eth0` is accepted, the zone is left out. */
   parseAddress(address: string, out: Int32Array): boolean
+  /** Whether an interface merges segments without keeping their sizes (`ethtool -k`: large-receive-offload). False where nobody knows. */
+  largeReceiveOffload(ifindex: number): boolean
   /** The constants of native/layout.h by name, for the test that compares them with lib/native/layout.ts. */
   readonly layout: Readonly<Record<string, number>>
 }
@@ -55,8 +59,11 @@ export interface NativeCapture {
   close(): void
 }
 
-export interface RawSenderOptions {
+export interface RawSenderOptions extends SenderOptions {
   readonly family: 4 | 6
+}
+
+export interface SenderOptions {
   readonly sendBufferBytes: number
   /** After `send` reported EAGAIN: the socket takes packets again. */
   readonly onWritable: () => void
@@ -75,6 +82,16 @@ export interface NativeSender {
   readonly errno: number
   /** Idempotent. */
   close(): void
+}
+
+/** AF_PACKET with virtio headers, both families. */
+export interface NativePacketSender extends Omit<NativeSender, 'send'> {
+  /**
+   * As `NativeSender.send`, but equal segments of a train that follow each other leave as one packet with a GSO size, checksums left to the kernel.
+   *
+   * @param hops HOP_WORDS words for each hop that a descriptor's D_HOP names
+   */
+  send(descriptors: Int32Array, from: number, count: number, buffers: readonly Uint8Array[], hops: Int32Array): number
 }
 
 export interface CarrierOptions {
@@ -155,5 +172,30 @@ export interface CarrierInboxOptions {
 export interface NativeCarrierInbox {
   resume(): void
   /** Idempotent. What has not been taken yet is closed by the kernel. */
+  close(): void
+}
+
+export interface RouteSocketOptions {
+  /** Something of the host's network has changed: CHANGED_* bits, once for all notifications that were waiting; every bit after some were lost. */
+  readonly onChange: (what: number) => void
+}
+
+/**
+ * rtnetlink, for which no capability is needed. The questions return 0 or a negative errno, the kernel's own where it refused; -EBADF once closed.
+ * The kernel answers within the call. Watching for changes never keeps the process alive.
+ */
+export interface NativeRouteSocket {
+  /**
+   * How the host would send to the remote address of the key at `at`, from its local address (unspecified: from any).
+   *
+   * @param ifindex 0 unless the addresses are link-local
+   * @param out `ROUTE_WORDS` words
+   */
+  route(key: Int32Array, at: number, ifindex: number, out: Int32Array): number
+  /** The neighbour entry of the address in the four words at `at`; -ENOENT if there is none. @param out `NEIGHBOUR_WORDS` words */
+  neighbour(ifindex: number, address: Int32Array, at: number, out: Int32Array): number
+  /** @param out `LINK_WORDS` words */
+  link(ifindex: number, out: Int32Array): number
+  /** Idempotent. `onChange` is never called afterwards. */
   close(): void
 }

@@ -52,17 +52,25 @@ export const D_SEGMENT = 17
 /** Received SYN: maximum segment size option, 0 if absent. Sent: segments at the start of this train that have gone already and are skipped. */
 export const D_MSS = 18
 export const D_SKIP = 18
-/** Interface index: received on; sent (packet link only): to leave by. */
+/** Interface index: received on; sent by raw socket: to leave by, for link-local peers. */
 export const D_IFINDEX = 19
 /** `tos << 8 | ttl` (hop limit, traffic class). Sent: a ttl of 0 means 64. */
 export const D_TTL = 20
-/** Bytes 0–1 of the link address (source when received; destination when sent by packet), bit 31 set when there is one. */
+/** Received: bytes 0–1 of the source's link address, bit 31 set when there is one. Sent by packet: row in the table of hops. */
 export const D_MAC_HIGH = 21
+export const D_HOP = 21
 /** Bytes 2–5 of the link address. */
 export const D_MAC_LOW = 22
 /** Received: VLAN TCI when the frame carried a tag, else 0. */
 export const D_VLAN = 23
 export const D_WORDS = 24
+
+/** A row in the table of hops: how a packet leaves by AF_PACKET. Interface index, bytes of the link header, the header as it stands on the wire. */
+export const HOP_IFINDEX = 0
+/** 0 to 24. */
+export const HOP_BYTES = 1
+export const HOP_HEADER = 2
+export const HOP_WORDS = 8
 
 /** Why a received packet never became a descriptor: indexes into the capture's `Float64Array` of counters. */
 export const REJECT_TRUNCATED = 0
@@ -94,3 +102,38 @@ export const INFO_WORDS = 10
 
 export const GUARD_FILTER = 0
 export const GUARD_HOP_LIMIT = 1
+
+/** Words that `RouteSocket.route` fills. The route's type is RTN_UNICAST, RTN_LOCAL, ... of linux/rtnetlink.h. */
+export const ROUTE_TYPE = 0
+/** Interface that the packet leaves by. */
+export const ROUTE_IFINDEX = 1
+/** Four words: the gateway, of either family whatever the destination's, or the remote address itself when it is on the link. */
+export const ROUTE_GATEWAY = 2
+export const ROUTE_FLAGS = 6
+/** The route's own MTU (RTAX_MTU, a learned path MTU included), 0 if it has none. */
+export const ROUTE_MTU = 7
+export const ROUTE_WORDS = 8
+/** Bit of ROUTE_FLAGS: the kernel wraps packets of this route (RTA_ENCAP: MPLS, SRv6, IP in IP). */
+export const ROUTE_ENCAPSULATED = 1
+
+/** Words that `RouteSocket.neighbour` fills. NUD_* of linux/neighbour.h, and the link address as in D_MAC_HIGH and D_MAC_LOW. */
+export const NEIGHBOUR_STATE = 0
+export const NEIGHBOUR_MAC_HIGH = 1
+export const NEIGHBOUR_MAC_LOW = 2
+export const NEIGHBOUR_WORDS = 3
+
+/** Words that `RouteSocket.link` fills. ARPHRD_*, IFF_*, and the interface's own link address. */
+export const LINK_TYPE = 0
+export const LINK_FLAGS = 1
+export const LINK_MAC_HIGH = 2
+export const LINK_MAC_LOW = 3
+export const LINK_MTU = 4
+export const LINK_WORDS = 5
+
+/** Bits of what `RouteSocket` says has changed. */
+export const CHANGED_LINK = 1
+export const CHANGED_NEIGHBOUR = 2
+/** Routes, rules, next hop objects. */
+export const CHANGED_ROUTE = 4
+export const CHANGED_ADDRESS = 8
+export const CHANGED_ALL = 15

@@ -1,7 +1,8 @@
 // Puts any packet in front of a host: makes a tun or tap device in the network namespace that it runs in and writes to it what it reads.
 //
-//   inject tun|tap NAME     "ready" once the device is up, then lines "GSO_SIZE FLAGS HEX"; answers "ok" or the error for each
+//   inject tun|tap NAME [TYPE]     "ready" once the device is up, then lines "GSO_SIZE FLAGS HEX"; answers "ok" or the error for each
 //
+// TYPE makes the kernel take it for a device of that ARPHRD_* type.
 // HEX is an IP packet (tun) or an Ethernet frame (tap). GSO_SIZE > 0 makes it a TCP train: virtio GSO type by IP version. FLAGS are virtio's.
 // The device goes with the process. It knows nothing of the addon.
 #include <arpa/inet.h>
@@ -33,13 +34,15 @@ int Fail(const char* what) {
   return 1;
 }
 
-int Open(const char* kind, const char* name) {
+int Open(const char* kind, const char* name, const char* type) {
   const int fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC);
   if (fd < 0) return -1;
   ifreq request{};
   strncpy(request.ifr_name, name, IFNAMSIZ - 1);
   request.ifr_flags = static_cast<short>((strcmp(kind, "tun") == 0 ? IFF_TUN : IFF_TAP) | IFF_NO_PI | IFF_VNET_HDR);
   if (ioctl(fd, TUNSETIFF, &request) != 0) return -1;
+  // Possible only while the device is down.
+  if (type != nullptr && ioctl(fd, TUNSETLINK, std::stoul(type)) != 0) return -1;
   const int control = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
   request.ifr_flags = IFF_UP;
   const int result = control < 0 ? -1 : ioctl(control, SIOCSIFFLAGS, &request);
@@ -69,8 +72,8 @@ VirtioNetHeader Describe(const std::vector<uint8_t>& packet, size_t link, unsign
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc != 3) return fprintf(stderr, "usage: inject tun|tap NAME\n"), 2;
-  const int fd = Open(argv[1], argv[2]);
+  if (argc != 3 && argc != 4) return fprintf(stderr, "usage: inject tun|tap NAME [TYPE]\n"), 2;
+  const int fd = Open(argv[1], argv[2], argc == 4 ? argv[3] : nullptr);
   if (fd < 0) return Fail("tun");
   std::cout << "ready" << std::endl;
   std::string line;

@@ -11,6 +11,8 @@ export interface EchoJob {
   readonly seed: number
   /** Longest message; `maxMessageSize` unless told. */
   readonly maxSize?: number
+  /** All of this size, unless random sizes up to `maxSize` are wanted. */
+  readonly size?: number
   /** Bytes sent and not yet echoed. */
   readonly underWay?: number
 }
@@ -32,7 +34,7 @@ export function echo(peer: Peer, job: EchoJob): Promise<EchoResult> {
   return peer.agent.run(run, job)
 }
 
-async function run(ctx: AgentContext, { id, messages, seed, maxSize, underWay = 256 << 10 }: EchoJob): Promise<EchoResult> {
+async function run(ctx: AgentContext, { id, messages, seed, maxSize, size: fixed, underWay = 256 << 10 }: EchoJob): Promise<EchoResult> {
   const conn: import('../../lib/index.ts').FakeTcpConn = ctx.state.conns[id]
   const longestAllowed = Math.min(maxSize ?? conn.maxMessageSize, conn.maxMessageSize)
   // mulberry32
@@ -82,7 +84,7 @@ async function run(ctx: AgentContext, { id, messages, seed, maxSize, underWay = 
     const send = () => {
       while (sent < messages && !choked && sent - oldest < ring) {
         // Drawn once: to draw again for each try would favour the short ones.
-        size ??= 1 + (random() % longestAllowed)
+        size ??= fixed ?? 1 + (random() % longestAllowed)
         if (outstanding + size > underWay) return
         const start = random() % (pool.length - size)
         starts[sent % ring] = start

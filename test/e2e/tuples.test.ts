@@ -45,10 +45,10 @@ it.each([
   }
 })
 
-/** Capture sockets of a process: packet sockets as ss counts them, and raw ones that receive. */
+/** Capture sockets of a process: packet sockets as ss lists them, but for the one that sends, which is bound to no protocol. */
 async function captureSockets(host: Host, pid: number): Promise<string[]> {
   const text = await host.output('ss', ['-0', '-a', '-n', '-p', '-H'])
-  return text.split('\n').filter((line) => line.includes(`pid=${pid},`))
+  return text.split('\n').filter((line) => line.includes(`pid=${pid},`) && !line.includes(' [0]:'))
 }
 
 it.each([

@@ -35,12 +35,33 @@ export interface Train {
   readonly packet: Buffer
 }
 
+/** A message as the peer sent it, whatever it was put together with on its way. */
+export interface Message {
+  readonly seq: number
+  readonly flags: number
+  readonly payload: Buffer
+}
+
+/** What trains consist of: PSH and FIN of a train are its last segment's. */
+export function messagesOf(trains: readonly Train[]): Message[] {
+  return trains.flatMap(({ seq, flags, payload, segment }) => {
+    const messages = [{ seq, flags, payload: payload.subarray(0, segment) }]
+    for (let at = segment; at < payload.length; at += segment) {
+      messages[messages.length - 1].flags &= ~(layout.PSH | layout.FIN)
+      messages.push({ seq: (seq + at) >>> 0, flags, payload: payload.subarray(at, at + segment) })
+    }
+    return messages
+  })
+}
+
 export interface CaptureRigOptions {
   readonly mode: 'packet' | 'raw'
   readonly family: Family
   readonly ports?: readonly number[]
   readonly program?: Uint8Array
+  /** With 1, segments are seen as they came: only what one system call brings is put together. */
   readonly slots?: number
+  readonly slotBytes?: number
   readonly receiveBufferBytes?: number
   readonly onBatch?: (count: number, rig: CaptureRig) => void
 }
@@ -56,11 +77,14 @@ export class CaptureRig implements Disposable {
   /** Bytes of a slot before the IP header: the virtio and Ethernet headers. */
   readonly #front: number
   readonly #headers: number
+  readonly #slotBytes: number
 
-  constructor({ mode, family, ports = [], program, slots = 8, receiveBufferBytes = 1 << 22, onBatch }: CaptureRigOptions) {
+  constructor(options: CaptureRigOptions) {
+    const { mode, family, ports = [], program, slots = 8, slotBytes = SLOT_BYTES, receiveBufferBytes = 1 << 22, onBatch } = options
+    this.#slotBytes = slotBytes
     this.#front = mode === 'packet' ? 10 + 14 : 0
     this.#headers = mode === 'raw' && family === 6 ? 20 : family === 6 ? 60 : 40
-    this.slab = new Uint8Array(slots * SLOT_BYTES)
+    this.slab = new Uint8Array(slots * slotBytes)
     this.descriptors = new Int32Array(slots * layout.D_WORDS)
     this.native = new binding.Capture({
       mode,
@@ -69,7 +93,7 @@ export class CaptureRig implements Disposable {
       receiveBufferBytes,
       slab: this.slab,
       slots,
-      slotBytes: SLOT_BYTES,
+      slotBytes,
       descriptors: this.descriptors,
       counters: this.counters,
       onBatch: (count) => {
@@ -95,6 +119,19 @@ export class CaptureRig implements Disposable {
     return this.trains
   }
 
+  /** Resolves with the messages of all trains so far once there are `count`. */
+  async messages(count: number): Promise<Message[]> {
+    while (messagesOf(this.trains).length < count) await this.received(this.trains.length + 1)
+    return messagesOf(this.trains)
+  }
+
+  /** The trains once there are `count`, read without a turn of the event loop, so that nothing is read earlier than this asks for it. */
+  drained(count: number): Train[] {
+    // The softirq that delivers on loopback may be late by a moment.
+    for (let i = 0; this.trains.length < count && i < 1e6; i++) this.native.drain()
+    return this.trains
+  }
+
   [Symbol.dispose](): void {
     this.native.close()
   }
@@ -102,7 +139,7 @@ export class CaptureRig implements Disposable {
   #read(d: Int32Array): Train {
     const start = d[layout.D_OFFSET]
     const payload = Buffer.from(this.slab.subarray(start, start + d[layout.D_LENGTH]))
-    const slot = Math.floor(start / SLOT_BYTES) * SLOT_BYTES
+    const slot = Math.floor(start / this.#slotBytes) * this.#slotBytes
     const ports = d[layout.KEY_PORTS] >>> 0
     return {
       key: [...d.subarray(0, layout.KEY_WORDS)],
@@ -139,6 +176,43 @@ export function sender(family: Family, onWritable: () => void = () => {}, sendBu
   return { native, [Symbol.dispose]: () => native.close() }
 }
 
+/** A row in the table of hops. */
+export interface Hop {
+  readonly ifindex: number
+  /** Link header as it stands on the wire. */
+  readonly header: Uint8Array
+}
+
+/** How packets leave by loopback, the only way out that every machine has: row 0 for IPv4, row 1 for IPv6. */
+export const LOOPBACK_HOPS: readonly Hop[] = [0x0800, 0x86dd].map((type) => ({
+  ifindex: 1,
+  header: Uint8Array.from([...Array<number>(12).fill(0), type >> 8, type & 0xff]),
+}))
+
+export function describeHops(hops: readonly Hop[]): Int32Array {
+  const table = new Int32Array(hops.length * layout.HOP_WORDS)
+  for (const [i, { ifindex, header }] of hops.entries()) {
+    const row = table.subarray(i * layout.HOP_WORDS)
+    row[layout.HOP_IFINDEX] = ifindex
+    row[layout.HOP_BYTES] = header.length
+    new Uint8Array(row.buffer, row.byteOffset + layout.HOP_HEADER * 4).set(header)
+  }
+  return table
+}
+
+/** Sends by AF_PACKET over `hops`. */
+export function packetSender(hops = describeHops(LOOPBACK_HOPS)): SenderRig {
+  const own = new binding.PacketSender({ sendBufferBytes: 1 << 22, onWritable() {} })
+  const native: NativeSender = {
+    send: (descriptors, from, count, buffers) => own.send(descriptors, from, count, buffers, hops),
+    get errno() {
+      return own.errno
+    },
+    close: () => own.close(),
+  }
+  return { native, [Symbol.dispose]: () => own.close() }
+}
+
 export interface TrainToSend {
   readonly from: string
   readonly fromPort: number
@@ -157,6 +231,8 @@ export interface TrainToSend {
   /** Index of the first buffer, when it is not where it belongs. */
   readonly offset?: number
   readonly length?: number
+  /** Row in the table of hops; that of the family in LOOPBACK_HOPS unless told. */
+  readonly hop?: number
 }
 
 /** Descriptors and buffers for one `send`. */
@@ -180,6 +256,7 @@ export function describeTrains(trains: readonly TrainToSend[]): { descriptors: I
     d[layout.D_SEGMENT] = train.segment ?? own[0]?.length ?? 0
     d[layout.D_SKIP] = train.skip ?? 0
     d[layout.D_TTL] = ((train.tos ?? 0) << 8) | (train.ttl ?? 0)
+    d[layout.D_HOP] = train.hop ?? (train.from.includes(':') ? 1 : 0)
     buffers.push(...own)
   }
   return { descriptors, buffers }

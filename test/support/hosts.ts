@@ -48,11 +48,14 @@ export interface Interface {
 }
 
 const networks = new Set<Network>()
+/** The handlers that remove what is left at the end are in place. */
+let guarded = false
 
 /** An empty network; `await using` it, or leave its removal to the end of the test file. */
 export async function createNetwork(): Promise<Network> {
   if (process.getuid?.() !== 0) throw new Error('This test builds hosts from network namespaces and needs root')
-  if (networks.size === 0) {
+  if (!guarded) {
+    guarded = true
     removeStaleNetworks()
     process.once('exit', removeAllNetworksSync)
     process.once('SIGINT', endBySignal).once('SIGTERM', endBySignal)

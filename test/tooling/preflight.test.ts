@@ -30,6 +30,7 @@ it('names the packages of commands that are not on the path', async () => {
         'conntrack',
         'nftables',
         'iptables',
+        'socat',
         'util-linux',
       ]),
     )

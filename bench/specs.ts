@@ -1,0 +1,47 @@
+// Names of everything that the bench can set side by side. No measuring here.
+import type { Tool } from './tools.ts'
+
+export const LINKS = ['raw', 'packet', 'auto'] as const
+/** How faketcp sends: its option `link`. */
+export type Link = (typeof LINKS)[number]
+
+export const INTERFACES = ['stream', 'batch'] as const
+/** `stream`: write() and 'data', a Buffer for each message. `batch`: sendTrain() and 'train', a Buffer for many. */
+export type Interface = (typeof INTERFACES)[number]
+
+export type FaketcpSpec = { readonly is: 'faketcp'; readonly link: Link; readonly interface: Interface }
+/** What a Node process at each end plays. */
+export type NodeSpec = FaketcpSpec | { readonly is: 'dgram' } | { readonly is: 'net' }
+export type Spec = NodeSpec | { readonly is: 'iperf3'; readonly protocol: 'udp' | 'tcp' } | { readonly is: 'tool'; readonly tool: Tool }
+
+export function nameOf(spec: Spec): string {
+  switch (spec.is) {
+    case 'faketcp':
+      return `faketcp ${spec.link}${spec.interface === 'batch' ? ' batch' : ''}`
+    case 'iperf3':
+      return `iperf3 ${spec.protocol}`
+    case 'tool':
+      return spec.tool.name
+    default:
+      return spec.is
+  }
+}
+
+/** By its name, as figures carry nothing else. */
+export function isOurs(name: string): boolean {
+  return name.startsWith('faketcp ')
+}
+
+/** False where messages are bytes of a stream, divided by their size. */
+export function keepsBoundaries(spec: Spec): boolean {
+  switch (spec.is) {
+    case 'net':
+      return false
+    case 'iperf3':
+      return spec.protocol === 'udp'
+    case 'tool':
+      return spec.tool.carries === 'udp'
+    default:
+      return true
+  }
+}

@@ -1,0 +1,77 @@
+// What both senders have in common: the arguments of `send` and their checks, the batch on its way to sendmmsg, waiting for room. Knows
+// descriptors and buffers; which bytes go in front of the payload, and to which address, the derived class decides.
+#pragma once
+
+#include <sys/socket.h>
+
+#include <vector>
+
+#include "callback.h"
+#include "js_values.h"
+#include "layout.h"
+#include "poll.h"
+#include "wrapped.h"
+
+namespace faketcp {
+
+/** Messages for one sendmmsg. 128 and 256 gained nothing measurable: route look-up and device cost far more than the system call. */
+constexpr size_t kBatch = 64;
+/** The largest IP packet: 16 bits of total length (IPv4), of payload length beside the header (IPv6). */
+constexpr size_t kMaxPacket = 65535;
+constexpr int64_t kMaxSendBufferBytes = 1 << 30;
+
+class Sender : public Wrapped {
+ public:
+  using SendArguments = Arguments<5>;
+
+  void EnvironmentEnds() override { Close(); }
+  void Close();
+  /** False with an exception pending, and nothing sent, when the arguments are wrong. */
+  bool Send(const SendArguments& args, double* sent);
+  int error() const { return -error_; }
+
+  /** The JavaScript class of a derived one: its methods are the same. */
+  static napi_value Define(napi_env napi, const char* name, napi_callback construct);
+
+ protected:
+  explicit Sender(Env& env);
+  ~Sender() override { Close(); }
+
+  /** Takes `fd` over and gives it the send buffer and the callback of `options`. False with an exception pending. */
+  bool Prepare(napi_value self, napi_value options, int fd);
+  /** Reads the arguments that only the derived class has. False with an exception pending. */
+  virtual bool TakeArguments(const SendArguments& args) = 0;
+  /** Whether a descriptor's addresses and the like can be sent; `*headers` are the bytes that will stand in front of a segment's payload. */
+  virtual bool CheckDescriptor(const int32_t* descriptor, size_t index, size_t* headers) = 0;
+  /** Queues the messages of one train; stops when error() is set. `buffers` are its own. */
+  virtual void SendTrain(const int32_t* descriptor, const Bytes* buffers) = 0;
+  /** Runs before the first train of a call and after each Flush: nothing that was queued is referred to any more. */
+  virtual void Restart() {}
+
+  bool failed() const { return error_ != 0; }
+  /** Where the next message is written; Queue() then hands it on, as so many segments. */
+  size_t next() const { return queued_; }
+  msghdr& message(size_t index) { return messages_[index].msg_hdr; }
+  void Queue(uint32_t segments);
+
+ private:
+  bool Validate(const int32_t* descriptors, size_t count, napi_value buffers);
+  bool ValidateTrain(const int32_t* descriptor, size_t index, napi_value buffers, uint32_t available);
+  void Flush();
+  bool AwaitWritable(napi_value self);
+  static void OnWritable(void* owner, int status);
+
+  Poll poll_;
+  AsyncContext context_;
+  /** The descriptors of one call, and the buffers of all its trains in order; kept to be filled again. */
+  std::vector<int32_t> trains_;
+  std::vector<Bytes> parts_;
+  mmsghdr messages_[kBatch];
+  uint32_t segments_[kBatch];
+  size_t queued_ = 0;
+  uint64_t sent_ = 0;
+  int error_ = 0;
+  int fd_ = -1;
+};
+
+}  // namespace faketcp
