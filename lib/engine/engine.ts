@@ -25,6 +25,8 @@ export interface EngineSettings {
   readonly link: LinkMode | 'auto'
   /** A listening engine keeps packets of unknown peers for a while and resets those that nobody claims; a dialling one ignores them. */
   readonly orphans: boolean
+  /** Which unknown peers concern this engine; left out: all. */
+  readonly concerns?: (words: Int32Array, at: number) => boolean
   readonly clock?: Clock
 }
 
@@ -58,6 +60,7 @@ export class Engine implements FlowHost {
   readonly #binding: Binding
   readonly #mode: CaptureMode | 'auto'
   readonly #owner: number
+  readonly #concerns: (words: Int32Array, at: number) => boolean
   /** By slot; only our own. */
   readonly #flows: Array<Flow | undefined> = []
   #flowCount = 0
@@ -84,6 +87,7 @@ export class Engine implements FlowHost {
     this.clock = settings.clock ?? systemClock
     this.#orphans = settings.orphans ? new Orphans((trains) => (this.counters.orphan += trains)) : undefined
     this.#owner = settings.table.register()
+    this.#concerns = settings.concerns ?? (() => true)
     this.#links = new Links({
       binding: settings.binding,
       clock: this.clock,
@@ -307,7 +311,8 @@ export class Engine implements FlowHost {
     if (
       this.orphans === undefined ||
       capture !== this.captures.find((one) => one.family === capture.family) ||
-      (d[at + D_FLAGS] & RST) !== 0
+      (d[at + D_FLAGS] & RST) !== 0 ||
+      !this.#concerns(d, at + D_KEY)
     ) {
       this.counters.orphan++
       return

@@ -83,6 +83,27 @@ describe('listen', () => {
   ])('refuses %j', (options, name) => {
     expect(() => parseListen({ port: 0, ...(options as object) })).toThrow(invalid('ERR_FAKETCP_INVALID_OPTION', name))
   })
+
+  it('takes a shard, and has the port to itself without one', () => {
+    expect(parseListen(9191).shard).toBeUndefined()
+    expect(parseListen(9191, { shard: { index: 3, count: 4 } }).shard).toEqual({ index: 3, count: 4 })
+    expect(parseListen(9191, { shard: { index: 63, count: 64 } }).shard).toEqual({ index: 63, count: 64 })
+  })
+
+  it.each([
+    [{ shard: 3 }, "'shard'", '{ index, count }', '3'],
+    [{ shard: null }, "'shard'", '{ index, count }', 'null'],
+    [{ shard: { index: 0 } }, "'shard'", '{ index, count }', 'object'],
+    [{ shard: { index: 0, count: 0 } }, "'shard.count'", 'from 1 to 64', '0'],
+    [{ shard: { index: 0, count: 65 } }, "'shard.count'", 'from 1 to 64', '65'],
+    [{ shard: { index: 0, count: 2.5 } }, "'shard.count'", 'integer', '2.5'],
+    [{ shard: { index: 4, count: 4 } }, "'shard.index'", 'from 0 to 3', '4'],
+    [{ shard: { index: -1, count: 4 } }, "'shard.index'", 'from 0 to 3', '-1'],
+    [{ shard: { index: '1', count: 4 } }, "'shard.index'", 'integer', '"1"'],
+    [{ port: 0, shard: { index: 0, count: 2 } }, "'port'", 'shards have to agree', '0'],
+  ] as Array<[object, ...string[]]>)('refuses %j', (options, ...parts) => {
+    expect(() => parseListen({ port: 9191, ...options })).toThrow(invalid('ERR_FAKETCP_INVALID_OPTION', ...parts))
+  })
 })
 
 it('flows that were given no table share one of the thread', () => {

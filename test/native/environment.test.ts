@@ -92,3 +92,9 @@ it('stops accepting when descriptors run out, says so once, and goes on after re
   // The second time it took the one descriptor that was free, and found none for another.
   expect(JSON.parse(stdout)).toEqual({ events: ['EMFILE', [0, -24], [1, -24]], accepted: 1 })
 })
+
+it('stops receiving carriers when descriptors run out, and gets them after resume', async () => {
+  const { stdout, ...end } = await run('exhausted-inbox', { limit: 60 })
+  expect(end).toEqual({ code: 0, signal: null, stderr: '' })
+  expect(JSON.parse(stdout)).toEqual(['EMFILE', -24, 0, 'EMFILE', [0, -24], [1, 0]])
+})

@@ -174,6 +174,13 @@ export function dialler(family: Family, { localPort = 0, localAddress = loopback
   return new binding.Carrier({ family, localAddress, localPort, filter: diallerProgram(), mute: MUTE, userTimeoutMs: USER_TIMEOUT_MS })
 }
 
+export interface ListenerRigOptions {
+  readonly address?: string
+  readonly port?: number
+  readonly ipv6Only?: boolean
+  readonly steering?: Uint8Array
+}
+
 /** A listener whose accepted carriers are awaited one by one. */
 export class ListenerRig implements Disposable {
   readonly native: NativeCarrierListener
@@ -181,13 +188,14 @@ export class ListenerRig implements Disposable {
   readonly #accepted: NativeCarrier[] = []
   readonly #waiting: ((carrier: NativeCarrier) => void)[] = []
 
-  constructor(family: Family, { address = loopback(family), port = 0, ipv6Only = false } = {}) {
+  constructor(family: Family, { address = loopback(family), port = 0, ipv6Only = false, steering }: ListenerRigOptions = {}) {
     this.native = new binding.CarrierListener({
       family,
       address,
       port,
       backlog: 64,
       ipv6Only,
+      steering,
       filter: listenerProgram(),
       mute: MUTE,
       userTimeoutMs: USER_TIMEOUT_MS,
