@@ -19,9 +19,10 @@ describe('dial', () => {
   })
 
   it('has the documented defaults', () => {
-    const { conn, capture, idleTimeoutMs, connectTimeoutMs, dialect, localPort } = parseDial(':9191')
-    expect({ capture, idleTimeoutMs, connectTimeoutMs, dialect, localPort }).toEqual({
+    const { conn, capture, link, idleTimeoutMs, connectTimeoutMs, dialect, localPort } = parseDial(':9191')
+    expect({ capture, link, idleTimeoutMs, connectTimeoutMs, dialect, localPort }).toEqual({
       capture: 'auto',
+      link: 'auto',
       idleTimeoutMs: 0,
       connectTimeoutMs: 10_000,
       dialect: 'native',
@@ -37,6 +38,8 @@ describe('dial', () => {
   })
 
   it.each([
+    [{ link: 'udp' }, 'link', '"auto", "packet", "raw"', '"udp"'],
+    [{ capture: 'raw', link: 'packet' }, 'link', 'where packets are captured by raw socket', '"packet"'],
     [{ capture: 'bpf' }, 'capture', '"auto", "packet", "raw"', '"bpf"'],
     [{ dialect: 'tls' }, 'dialect', '"native", "tcpraw"', '"tls"'],
     [{ family: 5 }, 'family', '0, 4, 6', '5'],
