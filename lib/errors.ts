@@ -60,22 +60,33 @@ const HINTS: Readonly<Record<string, string>> = {
 /**
  * @param errno negative errno
  * @param where the address and port the call was about
+ * @param hint what to do about it; for some errors there is a usual one
  */
-export function systemError(errno: number, syscall: string, where: { address?: string; port?: number } = {}, cause?: unknown): SystemError {
+export function systemError(
+  errno: number,
+  syscall: string,
+  where: { address?: string; port?: number } = {},
+  hint: string | undefined = HINTS[getSystemErrorName(errno)],
+): SystemError {
   const code = getSystemErrorName(errno)
   const place = where.address === undefined ? '' : ` ${where.address}${where.port === undefined ? '' : `:${where.port}`}`
-  const hint = HINTS[code]
-  const error = new Error(
-    `${syscall} ${code}${place}${hint === undefined ? '' : ` (${hint})`}`,
-    cause === undefined ? undefined : { cause },
-  )
+  const error = new Error(`${syscall} ${code}${place}${hint === undefined ? '' : ` (${hint})`}`)
   return Object.assign(error, { code, errno, syscall, ...where })
 }
 
-/** Gives an error thrown by the addon (`errno`, `syscall`) the address, the port and the hint; other errors pass through. */
-export function fromNative(error: unknown, where: { address?: string; port?: number } = {}): unknown {
+/**
+ * Gives an error thrown by the addon (`errno`, `syscall`) the address, the port and a hint; other errors pass through.
+ *
+ * @param hints by negative errno, in place of the usual ones
+ */
+export function fromNative(
+  error: unknown,
+  where: { address?: string; port?: number } = {},
+  hints: Readonly<Record<number, string>> = {},
+): unknown {
   if (!(error instanceof Error) || !('errno' in error) || !('syscall' in error)) return error
-  return systemError(Number(error.errno), String(error.syscall), where)
+  const errno = Number(error.errno)
+  return systemError(errno, String(error.syscall), where, hints[errno])
 }
 
 /** What an aborted `dial` or `listen` rejects with: `name` 'AbortError', `code` 'ABORT_ERR', the signal's reason as cause. */

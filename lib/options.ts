@@ -7,6 +7,9 @@ import { FlowTable, type FlowTableOptions } from './flow/table.ts'
 import type { CaptureMode } from './link/capture.ts'
 import type { LinkMode } from './link/sender.ts'
 import type { ListenerOptions } from './listener.ts'
+import type { Shard } from './wire/shards.ts'
+
+export type { Shard }
 
 /** Options of every connection, dialled or accepted. */
 export interface StreamOptions extends Partial<ConnOptions> {
@@ -49,6 +52,11 @@ export interface ListenOptions extends StreamOptions, Partial<ListenerOptions> {
   readonly port?: number
   /** With '::' only: no IPv4. Default false. */
   readonly ipv6Only?: boolean
+  /**
+   * This listener is number `index` of `count` (1 to 64) that divide the port, in threads or processes of one user: each remote address and port
+   * belongs to one of them. All of them give the same `count`, and no port 0. `EADDRINUSE` while another has the same `index`. Default: the port is this listener's alone.
+   */
+  readonly shard?: Shard
 }
 
 /** @internal */
@@ -73,8 +81,12 @@ export interface ParsedDial extends ParsedStream, HostPort {
 /** @internal */
 export interface ParsedListen extends ParsedStream, HostPort {
   readonly ipv6Only: boolean
+  readonly shard: Shard | undefined
   readonly listener: ListenerOptions
 }
+
+/** Every packet of the port costs each shard's capture one run of its filter, so a great many would be slower than a few. */
+const MAX_SHARDS = 64
 
 let ownTable: FlowTable | undefined
 
@@ -117,17 +129,35 @@ export function parseListen(target: string | number | ListenOptions, more: Liste
   const options: ListenOptions = withAddress(target, more)
   const { host = '', port, ipv6Only = false, maxConnections = Number.POSITIVE_INFINITY, backlog = 128 } = options
   const stream = parseStream(options)
+  const shard = parseShard(options.shard)
+  if (shard !== undefined && port === 0) throw invalidOption('port', 'from 1 to 65535 with a shard: shards have to agree on it', port)
   return {
     ...stream,
     host: text('host', host),
     port: checkPort(port),
     ipv6Only: flag('ipv6Only', ipv6Only),
+    shard,
     listener: {
       ...stream.conn,
       maxConnections: maxConnections === Number.POSITIVE_INFINITY ? maxConnections : count('maxConnections', maxConnections),
       backlog: count('backlog', backlog),
     },
   }
+}
+
+function parseShard(shard: unknown): Shard | undefined {
+  if (shard === undefined) return undefined
+  if (typeof shard !== 'object' || shard === null || !('index' in shard) || !('count' in shard)) {
+    throw invalidOption('shard', '{ index, count }', shard)
+  }
+  const { index, count } = shard
+  if (!isInteger(count, 1, MAX_SHARDS)) throw invalidOption('shard.count', `an integer from 1 to ${MAX_SHARDS}`, count)
+  if (!isInteger(index, 0, count - 1)) throw invalidOption('shard.index', `an integer from 0 to ${count - 1} (shard.count - 1)`, index)
+  return { index, count }
+}
+
+function isInteger(value: unknown, min: number, max: number): value is number {
+  return typeof value === 'number' && Number.isInteger(value) && value >= min && value <= max
 }
 
 function withAddress<T extends { host?: string; port?: number }>(target: string | number | T, more: T): T {

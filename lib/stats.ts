@@ -57,6 +57,24 @@ export interface CaptureStats {
   }
 }
 
+/** The part of one listener in a port that several share (`shard`). */
+export interface ShardStats {
+  readonly index: number
+  readonly count: number
+  /** Whether the kernel took the program that steers handshakes to their shards. Without it the kernel spreads them by a hash of its own, and most are handed over. */
+  readonly steered: boolean
+  /** Handshakes that were accepted here, belong to another shard and were given to it. */
+  readonly handedOver: number
+  /** Handshakes that other shards gave to this one. */
+  readonly takenOver: number
+  /** Handshakes of other shards that were kept here, because nobody was there to take them. */
+  readonly strays: number
+  /** Peers of such connections that the captures let through one by one now; at most 64. */
+  readonly exceptions: number
+  /** Other shards whose packets are all captured here now, because they have more such connections than there is room for exceptions. */
+  readonly wholeShards: number
+}
+
 export interface ListenerStats extends CaptureStats {
   /** Connections accepted so far. */
   readonly accepted: number
@@ -64,4 +82,6 @@ export interface ListenerStats extends CaptureStats {
   readonly refused: number
   /** Orphans held now: captured packets whose handshake has not completed. */
   readonly orphans: number
+  /** With the option `shard` only. */
+  readonly shard: ShardStats | undefined
 }

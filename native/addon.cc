@@ -104,6 +104,7 @@ NAPI_MODULE_INIT() {
       constant("RawSender", DefineRawSender(env)),
       constant("Carrier", DefineCarrier(env)),
       constant("CarrierListener", DefineCarrierListener(env)),
+      constant("CarrierInbox", DefineCarrierInbox(env)),
       constant("RouteSocket", DefineRouteSocket(env)),
       constant("layout", Layout(env)),
       Method("sourceAddress", SourceAddress),

@@ -13,6 +13,7 @@
 #include "address.h"
 #include "callback.h"
 #include "carrier_socket.h"
+#include "handover.h"
 #include "js_values.h"
 #include "layout.h"
 #include "poll.h"
@@ -33,6 +34,7 @@ class Carrier final : public Wrapped {
   void EnvironmentEnds() override { End(exit_); }
   bool Connect(const Arguments<3>& args);
   const char* End(Ending how);
+  bool HandOver(napi_value name, int* error);
   void SetExit(Ending how) { exit_ = how; }
   bool Key(napi_value out);
   bool Info(napi_value out);
@@ -137,6 +139,19 @@ const char* Carrier::End(Ending how) {
   return way;
 }
 
+/** The receiver has a descriptor of its own once the message is queued, so closing ours sends nothing. */
+bool Carrier::HandOver(napi_value name, int* error) {
+  char inbox[kInboxName];
+  if (!ToText(env().napi(), name, "inbox", inbox, sizeof inbox)) return false;
+  *error = fd_ < 0 ? EBADF : poll_.open() ? EISCONN : PassSocket(inbox, fd_);
+  if (*error == 0) {
+    close(fd_);
+    fd_ = -1;
+    Unhold();
+  }
+  return true;
+}
+
 bool Carrier::Key(napi_value out) {
   const napi_env napi = env().napi();
   int32_t* words = nullptr;
@@ -223,6 +238,13 @@ napi_value End(napi_env napi, napi_callback_info info) {
   return carrier != nullptr && ToEnding(napi, args[0], true, &how) ? Text(napi, carrier->End(how)) : nullptr;
 }
 
+napi_value HandOver(napi_env napi, napi_callback_info info) {
+  const Arguments<1> args(napi, info);
+  Carrier* carrier = Wrapped::Of<Carrier>(napi, args.self);
+  int error = 0;
+  return carrier != nullptr && carrier->HandOver(args[0], &error) ? Integer(napi, -error) : nullptr;
+}
+
 napi_value SetExit(napi_env napi, napi_callback_info info) {
   const Arguments<1> args(napi, info);
   Carrier* carrier = Wrapped::Of<Carrier>(napi, args.self);
@@ -244,6 +266,7 @@ napi_value DefineCarrier(napi_env napi) {
   const napi_property_descriptor members[] = {
       Method("connect", Connect), Method("key", Key),         Method("info", Info),
       Method("end", End),         Method("setExit", SetExit), Getter("localPort", LocalPort),
+      Method("handOver", HandOver),
   };
   napi_value constructor = nullptr;
   napi_define_class(napi, "Carrier", NAPI_AUTO_LENGTH, Construct, nullptr, sizeof members / sizeof *members, members, &constructor);

@@ -33,6 +33,7 @@ class CarrierListener final : public Wrapped {
   void Close();
   void Resume();
   bool LocalPort(int* port);
+  bool steered() const { return steered_; }
   void Ref() { poll_.Ref(); }
   void Unref() { poll_.Unref(); }
 
@@ -46,8 +47,18 @@ class CarrierListener final : public Wrapped {
   /** The program attached to what is accepted. */
   std::vector<uint8_t> mute_;
   uint32_t user_timeout_ms_ = 0;
+  bool steered_ = false;
   int fd_ = -1;
 };
+
+/** Whether an optional property is there. */
+bool Has(napi_env napi, napi_value options, const char* name, bool* there) {
+  napi_value value = nullptr;
+  napi_valuetype type = napi_undefined;
+  if (!Property(napi, options, name, &value) || !Check(napi, napi_typeof(napi, value, &type))) return false;
+  *there = type != napi_undefined;
+  return true;
+}
 
 bool CarrierListener::Open(napi_value self, napi_value options) {
   const napi_env napi = env().napi();
@@ -57,6 +68,7 @@ bool CarrierListener::Open(napi_value self, napi_value options) {
   int64_t user_timeout = 0;
   bool v6 = false;
   Bytes mute;
+  Bytes steering;
   StreamSocket wanted{};
   napi_value on_accept = nullptr;
   if (!GetFamily(napi, options, &v6) || !GetText(napi, options, "address", address, sizeof address) ||
@@ -69,13 +81,19 @@ bool CarrierListener::Open(napi_value self, napi_value options) {
     return ThrowRange(napi, "address must be an IPv%d address, it is '%s'", v6 ? 6 : 4, address);
   }
   mute_.assign(mute.data, mute.data + mute.size);
-  if (!on_accept_.Set(env(), self, on_accept, "FAKETCP_LISTENER") || !GetProgram(napi, options, "filter", &wanted.filter)) return false;
+  if (!on_accept_.Set(env(), self, on_accept, "FAKETCP_LISTENER") || !GetProgram(napi, options, "filter", &wanted.filter) ||
+      !Has(napi, options, "steering", &wanted.reuse_port) || (wanted.reuse_port && !GetProgram(napi, options, "steering", &steering))) {
+    return false;
+  }
   user_timeout_ms_ = static_cast<uint32_t>(user_timeout);
   wanted.reuse_address = true;
   Failure failure;
   fd_ = OpenStream(wanted, &failure);
   if (fd_ < 0) return ThrowSystem(napi, failure.error, failure.syscall);
-  return listen(fd_, static_cast<int>(backlog)) == 0 || ThrowSystem(napi, errno, "listen");
+  if (listen(fd_, static_cast<int>(backlog)) != 0) return ThrowSystem(napi, errno, "listen");
+  // Until now the group had its program from those who came before, or has no other member. A kernel that refuses one decides by its own hash.
+  steered_ = wanted.reuse_port && AttachSteering(fd_, steering) == 0;
+  return true;
 }
 
 bool CarrierListener::Watch(napi_value self) {
@@ -183,6 +201,12 @@ napi_value LocalPort(napi_env napi, napi_callback_info info) {
   return listener != nullptr && listener->LocalPort(&port) ? Integer(napi, port) : nullptr;
 }
 
+napi_value Steered(napi_env napi, napi_callback_info info) {
+  const Arguments<0> args(napi, info);
+  CarrierListener* listener = Wrapped::Of<CarrierListener>(napi, args.self);
+  return listener != nullptr ? Boolean(napi, listener->steered()) : nullptr;
+}
+
 }  // namespace
 
 napi_value DefineCarrierListener(napi_env napi) {
@@ -192,6 +216,7 @@ napi_value DefineCarrierListener(napi_env napi) {
       Method("unref", Plain<CarrierListener, &CarrierListener::Unref>),
       Method("close", Plain<CarrierListener, &CarrierListener::Close>),
       Getter("localPort", LocalPort),
+      Getter("steered", Steered),
   };
   napi_value constructor = nullptr;
   napi_define_class(napi, "CarrierListener", NAPI_AUTO_LENGTH, Construct, nullptr, sizeof members / sizeof *members, members, &constructor);

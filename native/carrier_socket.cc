@@ -1,6 +1,7 @@
 // The kernel TCP socket behind a flow; see carrier_socket.h.
 #include "carrier_socket.h"
 
+#include <linux/filter.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
 #include <unistd.h>
@@ -19,6 +20,7 @@ bool SetInteger(int fd, int level, int option, int value) { return setsockopt(fd
 const char* Configure(int fd, const StreamSocket& wanted) {
   const int family = wanted.local.storage.ss_family;
   if (wanted.reuse_address && !SetInteger(fd, SOL_SOCKET, SO_REUSEADDR, 1)) return "setsockopt";
+  if (wanted.reuse_port && !SetInteger(fd, SOL_SOCKET, SO_REUSEPORT, 1)) return "setsockopt";
   if (family == AF_INET6 && !SetInteger(fd, IPPROTO_IPV6, IPV6_V6ONLY, wanted.v6_only ? 1 : 0)) return "setsockopt";
   if (bind(fd, wanted.local.get(), wanted.local.size) != 0) return "bind";
   // Before connect or listen: the kernel must not acknowledge the first message.
@@ -90,6 +92,13 @@ int MuteStream(int fd, const Bytes& program) {
   // Unread data would make the kernel's close a reset instead of the FIN that tells the peer.
   for (int i = 0; i < 64 && recv(fd, nullptr, INT_MAX, MSG_TRUNC | MSG_DONTWAIT) > 0; i++) continue;
   return 0;
+}
+
+int AttachSteering(int fd, const Bytes& program) {
+  sock_fprog steering{};
+  steering.len = static_cast<unsigned short>(program.size / sizeof(sock_filter));
+  steering.filter = reinterpret_cast<sock_filter*>(const_cast<uint8_t*>(program.data));
+  return setsockopt(fd, SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, &steering, sizeof steering) == 0 ? 0 : errno;
 }
 
 int SetUserTimeout(int fd, uint32_t milliseconds) {

@@ -16,6 +16,8 @@ struct StreamSocket {
   Bytes filter;
   /** SO_REUSEADDR. */
   bool reuse_address;
+  /** SO_REUSEPORT: every socket of the port must have it, and be of one user. */
+  bool reuse_port;
   /** IPV6_V6ONLY, for AF_INET6. */
   bool v6_only;
 };
@@ -29,6 +31,12 @@ int OpenStream(const StreamSocket& wanted, Failure* failure);
  * no sender but a neighbour who wants to can meet. What the kernel took before is discarded. 0 or a positive errno.
  */
 int MuteStream(int fd, const Bytes& program);
+
+/**
+ * Gives a listening socket's group (SO_REUSEPORT) the program that picks one of its sockets for a SYN. Only after listen: a group of one that was
+ * made for the program alone (reuseport_attach_prog) would make the bind of any further socket fail (inet_csk_bind_conflict). 0 or a positive errno.
+ */
+int AttachSteering(int fd, const Bytes& program);
 
 /** Without it the kernel retransmits the carrier's FIN, which nobody will answer, for up to 107 s, and the 4-tuple is taken as long. */
 int SetUserTimeout(int fd, uint32_t milliseconds);

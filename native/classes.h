@@ -10,6 +10,7 @@ napi_value DefinePacketSender(napi_env napi);
 napi_value DefineRawSender(napi_env napi);
 napi_value DefineCarrier(napi_env napi);
 napi_value DefineCarrierListener(napi_env napi);
+napi_value DefineCarrierInbox(napi_env napi);
 napi_value DefineRouteSocket(napi_env napi);
 
 }  // namespace faketcp

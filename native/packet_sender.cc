@@ -23,6 +23,12 @@ constexpr size_t kMaxParts = 64;
 /** Where a TCP header has its checksum. */
 constexpr uint16_t kChecksumOffset = 16;
 
+/** Bounded here though CheckDescriptor has looked: another thread may have written to a table on a SharedArrayBuffer since. */
+size_t LinkHeaderBytes(const int32_t* hop) {
+  const size_t named = static_cast<size_t>(__atomic_load_n(&hop[HOP_BYTES], __ATOMIC_RELAXED));
+  return named < kMaxLinkHeader ? named : kMaxLinkHeader;
+}
+
 class PacketSender final : public Sender {
  public:
   explicit PacketSender(Env& env) : Sender(env) {}
@@ -92,7 +98,9 @@ void PacketSender::SendTrain(const int32_t* d, const Bytes* buffers) {
   int32_t skip = d[D_SKIP];
   const int32_t length = d[D_LENGTH];
   const size_t size = static_cast<size_t>(d[D_SEGMENT]);
-  const size_t room = kMaxPacket - HeaderBytes(!IsMapped(d + KEY_REMOTE), d);
+  // With the link header less than the devices' gso_max_size (65 536 unless somebody changed it): the kernel would cut it up before the device
+  // (gso_features_check), and hand over every segment by itself.
+  const size_t room = kMaxPacket - LinkHeaderBytes(hops_ + d[D_HOP] * HOP_WORDS) - HeaderBytes(!IsMapped(d + KEY_REMOTE), d);
   packet_ = {Word(d, D_SEQ), 0, 0, 0};
   if (length == 0) {
     if (skip == 0) Finish(d, true);
@@ -137,7 +145,7 @@ void PacketSender::Finish(const int32_t* d, bool last) {
   const size_t i = next();
   const bool v6 = !IsMapped(d + KEY_REMOTE);
   const int32_t* hop = hops_ + d[D_HOP] * HOP_WORDS;
-  const size_t link = static_cast<size_t>(hop[HOP_BYTES]);
+  const size_t link = LinkHeaderBytes(hop);
   uint8_t* const header = headers_[i];
   uint8_t* const frame = header + sizeof(VirtioNetHeader);
   memcpy(frame, hop + HOP_HEADER, link);

@@ -1,6 +1,6 @@
 // The kernel sockets behind flows, and the filter guard that keeps them mute. docs/architecture.md tells why each program is there.
 import type { Binding, NativeCarrier, NativeCarrierListener } from '../native/binding.ts'
-import { diallerProgram, listenerProgram, muteProgram } from '../wire/programs.ts'
+import { diallerProgram, listenerProgram, muteProgram, steeringProgram } from '../wire/programs.ts'
 
 /**
  * After its process is gone the kernel repeats the carrier's FIN into a filter that lets no answer in; this ends the wait, else the 4-tuple
@@ -24,6 +24,8 @@ export interface CarrierListenerSettings {
   readonly ipv6Only: boolean
   /** Handshakes that wait to be accepted; the kernel caps it at net.core.somaxconn. */
   readonly backlog: number
+  /** Of how many listeners on the port this is one; undefined: the only one. */
+  readonly shards: number | undefined
 }
 
 /** Listens at once; `onAccept` gets carriers that are connected and mute. */
@@ -32,5 +34,6 @@ export function listenCarriers(
   settings: CarrierListenerSettings,
   onAccept: (carriers: NativeCarrier[], errno: number) => void,
 ): NativeCarrierListener {
-  return new binding.CarrierListener({ ...settings, filter: LISTENER, mute: MUTE, userTimeoutMs: USER_TIMEOUT_MS, onAccept })
+  const steering = settings.shards === undefined ? undefined : steeringProgram(settings.shards)
+  return new binding.CarrierListener({ ...settings, steering, filter: LISTENER, mute: MUTE, userTimeoutMs: USER_TIMEOUT_MS, onAccept })
 }

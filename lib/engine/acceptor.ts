@@ -1,17 +1,19 @@
 // Accepts: a listening carrier, the captures of its port, and the engine of the flows that come of them.
 import { familyOf, formatAddress, isMapped } from '../address.ts'
 import { listenCarriers } from '../carrier/carrier.ts'
-import { FakeTcpError, fromNative, guarded, rethrowLater, systemError } from '../errors.ts'
+import { EADDRINUSE, FakeTcpError, fromNative, guarded, rethrowLater, systemError } from '../errors.ts'
 import type { FlowTable } from '../flow/table.ts'
 import type { CaptureFilter, CaptureMode } from '../link/capture.ts'
 import type { LinkMode } from '../link/sender.ts'
 import type { Binding, NativeCarrier, NativeCarrierListener } from '../native/binding.ts'
 import { KEY_LOCAL, KEY_PORTS, KEY_REMOTE, KEY_WORDS } from '../native/layout.ts'
-import type { ListenerStats } from '../stats.ts'
+import type { ListenerStats, ShardStats } from '../stats.ts'
 import type { Acceptor, AcceptorSink, ListenAddress, RefusedConnection } from '../transport.ts'
+import type { Shard } from '../wire/shards.ts'
 import { EngineStats } from './counters.ts'
 import { Engine } from './engine.ts'
 import type { Flow } from './flow.ts'
+import { ShardMember } from './shard.ts'
 
 export interface ListenTarget {
   /** Numeric; '::' and '0.0.0.0' are every address. */
@@ -20,12 +22,16 @@ export interface ListenTarget {
   /** With '::' only: no IPv4. */
   readonly ipv6Only: boolean
   readonly idleTimeoutMs: number
+  /** This listener's part of the port; undefined: all of it. Never with port 0. */
+  readonly shard: Shard | undefined
   readonly capture: CaptureMode | 'auto'
   readonly link: LinkMode | 'auto'
 }
 
 /** The kernel caps it at net.core.somaxconn. */
 const BACKLOG = 65535
+/** One more reason for a sharded port to be in use. */
+const SHARED_PORT = 'a port is shared by all of its listeners or by none, and they belong to one user'
 /** After running out of files or memory: how long until the next accept. */
 const ACCEPT_RETRY_MS = 100
 
@@ -34,7 +40,8 @@ export class EngineAcceptor implements Acceptor {
   readonly stats: AcceptorStats
   readonly #engine: Engine
   readonly #listener: NativeCarrierListener
-  readonly #filter: CaptureFilter
+  readonly #where: Pick<CaptureFilter, 'ports' | 'addresses'>
+  readonly #shard: ShardMember | undefined
   readonly #idleTimeoutMs: number
   #sink: AcceptorSink | undefined
   #early: NativeCarrier[] = []
@@ -47,29 +54,40 @@ export class EngineAcceptor implements Acceptor {
     const family = familyOf(target.address) === 4 ? 4 : 6
     const wildcard = target.address === '0.0.0.0' || target.address === '::'
     const families: Array<4 | 6> = family === 4 ? [4] : wildcard && !target.ipv6Only ? [6, 4] : [6]
-    const addresses = wildcard ? undefined : [addressWords(binding, target.address)]
+    const words = addressWords(binding, target.address)
+    const addresses = wildcard ? undefined : [words]
     this.#idleTimeoutMs = target.idleTimeoutMs
-    this.#engine = new Engine({ binding, table, capture: target.capture, link: target.link, orphans: true })
+    this.#shard = target.shard && new ShardMember(target.shard, where, words)
+    const concerns = (key: Int32Array, at: number) => this.#shard?.owns(key, at) ?? true
+    this.#engine = new Engine({ binding, table, capture: target.capture, link: target.link, orphans: true, concerns })
     this.#engine.onIdle = () => this.#maybeShut()
     const openCaptures = (port: number) => {
-      for (const one of families) this.#engine.capture(one, { ports: [port], addresses })
+      for (const one of families) this.#engine.capture(one, { ports: [port], addresses, shard: this.#shard?.filter })
     }
     let listener: NativeCarrierListener | undefined
+    let inUse: string | undefined
     try {
       // Captures first, so that no handshake goes unseen; a port that the kernel has yet to choose nobody can know before.
       if (target.port !== 0) openCaptures(target.port)
       for (const one of families) this.#engine.prepareToSend(one)
-      listener = listenCarriers(binding, { ...target, family, backlog: BACKLOG }, (carriers, errno) => this.#onAccept(carriers, errno))
+      if (target.shard !== undefined) inUse = `its shard ${target.shard.index} is there already`
+      this.#shard?.open(binding, (carriers, errno) => this.#onHandedOver(carriers, errno))
+      if (target.shard !== undefined) inUse = SHARED_PORT
+      listener = listenCarriers(binding, { ...target, family, backlog: BACKLOG, shards: target.shard?.count }, (carriers, errno) =>
+        this.#onAccept(carriers, errno),
+      )
       if (target.port === 0) openCaptures(listener.localPort)
     } catch (error) {
       listener?.close()
+      this.#shard?.close()
       this.#engine.close()
-      throw fromNative(error, where)
+      throw fromNative(error, where, inUse === undefined ? {} : { [EADDRINUSE]: inUse })
     }
     this.#listener = listener
-    this.#filter = { ports: [listener.localPort], addresses }
+    this.#where = { ports: [listener.localPort], addresses }
+    if (this.#shard !== undefined) this.#shard.steered = listener.steered
     this.address = { address: target.address, port: listener.localPort, family: family === 4 ? 'IPv4' : 'IPv6' }
-    this.stats = new AcceptorStats(this.#engine)
+    this.stats = new AcceptorStats(this.#engine, this.#shard)
   }
 
   attach(sink: AcceptorSink): void {
@@ -83,6 +101,7 @@ export class EngineAcceptor implements Acceptor {
     if (!this.#closed) {
       this.#closed = true
       this.#listener.close()
+      this.#shard?.close()
       this.#engine.forgetOrphans()
       for (const carrier of this.#early.splice(0)) carrier.end('reset')
       this.#maybeShut()
@@ -105,11 +124,36 @@ export class EngineAcceptor implements Acceptor {
   }
 
   #onAccept(carriers: NativeCarrier[], errno: number): void {
+    this.#take(this.#shard === undefined ? carriers : this.#sort(this.#shard, carriers, true), errno, this.#listener)
+  }
+
+  #onHandedOver(carriers: NativeCarrier[], errno: number): void {
+    const shard = this.#shard as ShardMember
+    shard.takenOver += carriers.length
+    this.#take(this.#sort(shard, carriers, false), errno, shard)
+  }
+
+  /** Gives away what belongs to other shards. What is left is accepted here, and if it is not ours our captures will see it from here on. */
+  #sort(shard: ShardMember, carriers: NativeCarrier[], mayHandOver: boolean): NativeCarrier[] {
+    let refilter = false
+    const kept = carriers.filter((carrier) => {
+      const key = keyOf(carrier)
+      if (key === undefined) return false
+      if (shard.owns(key, 0)) return true
+      if (mayHandOver && shard.handOver(carrier, key)) return false
+      if (shard.keep(key)) refilter = true
+      return true
+    })
+    if (refilter) this.#engine.setFilter(this.#filter)
+    return kept
+  }
+
+  #take(carriers: NativeCarrier[], errno: number, source: { resume(): void }): void {
     // What the third ACK brought was captured before TCP saw it; it may still wait to be read.
     this.#engine.drain()
     if (errno !== 0) {
-      // The listener's poll has stopped, so this timer keeps the process alive in its place.
-      const retry = setTimeout(() => this.#listener.resume(), ACCEPT_RETRY_MS)
+      // The source's poll has stopped, so this timer keeps the process alive in its place.
+      const retry = setTimeout(() => source.resume(), ACCEPT_RETRY_MS)
       if (!this.#referenced) retry.unref()
     }
     for (const carrier of carriers) {
@@ -130,11 +174,14 @@ export class EngineAcceptor implements Acceptor {
   }
 
   #accept(carrier: NativeCarrier, sink: AcceptorSink): void {
-    const key = new Int32Array(KEY_WORDS)
-    carrier.key(key)
+    const key = keyOf(carrier)
+    if (key === undefined) return
     const orphan = this.#engine.orphans?.claim(key, 0)
     const refusal = sink.refuse()
+    const stray = this.#shard?.owns(key, 0) === false
+    const release = () => stray && this.#release(key)
     if (refusal !== undefined) {
+      release()
       this.#refuse(carrier, key, refusal, sink)
       return
     }
@@ -147,14 +194,15 @@ export class EngineAcceptor implements Acceptor {
       flow = this.#engine.insert(
         key,
         carrier,
-        { role: 'listener', hello: true, idleTimeoutMs: this.#idleTimeoutMs },
-        this.#modeFor(key, seen),
+        { role: 'listener', hello: true, idleTimeoutMs: this.#idleTimeoutMs, onFreed: release },
+        this.#modeFor(key, seen || stray),
       )
     } catch (error) {
       if (!(error instanceof FakeTcpError)) throw error
       full = true
     }
     if (flow === undefined) {
+      release()
       this.#refuse(carrier, key, full ? 'table-full' : 'taken', sink)
       return
     }
@@ -169,12 +217,22 @@ export class EngineAcceptor implements Acceptor {
 
   /**
    * A handshake that AF_PACKET did not see on the carrier's own 4-tuple: this host rewrites addresses or ports (REDIRECT, DNAT), and only a raw
-   * socket, behind the rewriting, sees the flow as its carrier does.
+   * socket, behind the rewriting, sees the flow as its carrier does. A stray was not seen because it was not looked for.
    */
   #modeFor(key: Int32Array, seen: boolean): CaptureMode | undefined {
     if (seen || !this.#engine.mayFallBack) return undefined
     this.#engine.capture(isMapped(key, KEY_LOCAL) ? 4 : 6, this.#filter, 'raw')
     return 'raw'
+  }
+
+  get #filter(): CaptureFilter {
+    return { ...this.#where, shard: this.#shard?.filter }
+  }
+
+  /** A stray is gone. */
+  #release(key: Int32Array): void {
+    // With the last flow of a closed listener the captures have gone.
+    if (this.#shard?.release(key) && !(this.#closed && this.#engine.flowCount === 0)) this.#engine.setFilter(this.#filter)
   }
 
   #refuse(carrier: NativeCarrier, key: Int32Array, reason: RefusedConnection['reason'], sink: AcceptorSink): void {
@@ -196,13 +254,28 @@ class AcceptorStats extends EngineStats implements ListenerStats {
   refused = 0
   readonly #engine: Engine
 
-  constructor(engine: Engine) {
+  readonly shard: ShardStats | undefined
+
+  constructor(engine: Engine, shard: ShardStats | undefined) {
     super(engine.counters, engine.captures)
     this.#engine = engine
+    this.shard = shard
   }
 
   get orphans(): number {
     return this.#engine.orphans?.size ?? 0
+  }
+}
+
+/** Undefined for a connection that its peer has reset before it was accepted: the kernel sees resets where it refused our filter. */
+function keyOf(carrier: NativeCarrier): Int32Array | undefined {
+  const key = new Int32Array(KEY_WORDS)
+  try {
+    carrier.key(key)
+    return key
+  } catch {
+    carrier.end('reset') // sends nothing: there is no connection any more
+    return undefined
   }
 }
 

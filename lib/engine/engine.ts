@@ -7,15 +7,16 @@ import { DeadlineHeap } from '../flow/deadlines.ts'
 import { F_OPENED_MS } from '../flow/layout.ts'
 import { EXISTS, type FlowTable, FULL } from '../flow/table.ts'
 import { type Capture, type CaptureFilter, type CaptureMode, openCapture } from '../link/capture.ts'
-import { NextHops, type Path } from '../link/next-hops.ts'
-import { type LinkMode, openPacketSender, openRawSender } from '../link/sender.ts'
+import type { Path } from '../link/next-hops.ts'
+import type { LinkMode } from '../link/sender.ts'
 import type { Binding, NativeCarrier } from '../native/binding.ts'
 import { D_ACK, D_FLAGS, D_KEY, D_SEQ, D_WORDS, KEY_LOCAL, KEY_WORDS, RST } from '../native/layout.ts'
 import { type Clock, systemClock } from './clock.ts'
 import { EngineCounters, kernelDropsOf } from './counters.ts'
 import { Flow, type FlowHost, type FlowSettings } from './flow.ts'
+import { Links } from './links.ts'
 import { type Orphan, Orphans } from './orphans.ts'
-import { Outbox } from './outbox.ts'
+import type { Outbox } from './outbox.ts'
 
 export interface EngineSettings {
   readonly binding: Binding
@@ -24,6 +25,8 @@ export interface EngineSettings {
   readonly link: LinkMode | 'auto'
   /** A listening engine keeps packets of unknown peers for a while and resets those that nobody claims; a dialling one ignores them. */
   readonly orphans: boolean
+  /** Which unknown peers concern this engine; left out: all. */
+  readonly concerns?: (words: Int32Array, at: number) => boolean
   readonly clock?: Clock
 }
 
@@ -36,13 +39,6 @@ const FLUSHES_A_TURN = 4
 
 /** Engines of this thread with sockets open. */
 const running = new Set<Engine>()
-
-/** Paths of all flows of this thread. */
-let nextHops: NextHops | undefined
-
-function onPathsChanged(): void {
-  for (const engine of running) engine.pathsChanged()
-}
 
 /** process.exit() runs no cleanup of the addon: what must not be left to the kernel's own close is done here. */
 function onExit(): void {
@@ -64,14 +60,11 @@ export class Engine implements FlowHost {
   readonly #binding: Binding
   readonly #mode: CaptureMode | 'auto'
   readonly #owner: number
+  readonly #concerns: (words: Int32Array, at: number) => boolean
   /** By slot; only our own. */
   readonly #flows: Array<Flow | undefined> = []
   #flowCount = 0
-  readonly #link: LinkMode | 'auto'
-  /** By raw socket. */
-  readonly #outboxes = new Map<4 | 6, Outbox>()
-  /** By AF_PACKET; the reason where there is none. */
-  #packet: Outbox | string = 'link: raw was asked for'
+  readonly #links: Links
   readonly #deadlines = new DeadlineHeap<Flow>()
   #armed = Number.POSITIVE_INFINITY
   #disarm: () => void = () => {}
@@ -91,10 +84,18 @@ export class Engine implements FlowHost {
     this.#binding = settings.binding
     this.table = settings.table
     this.#mode = settings.capture
-    this.#link = settings.link
     this.clock = settings.clock ?? systemClock
     this.#orphans = settings.orphans ? new Orphans((trains) => (this.counters.orphan += trains)) : undefined
     this.#owner = settings.table.register()
+    this.#concerns = settings.concerns ?? (() => true)
+    this.#links = new Links({
+      binding: settings.binding,
+      clock: this.clock,
+      link: settings.link,
+      find: (words, at) => this.find(words, at),
+      onRoom: () => this.#flushSoon(),
+      onPathsChanged: () => this.#pathsChanged(),
+    })
     if (running.size === 0) process.on('exit', onExit)
     running.add(this)
   }
@@ -197,11 +198,7 @@ export class Engine implements FlowHost {
     running.delete(this)
     if (running.size === 0) process.off('exit', onExit)
     this.#disarm()
-    for (const outbox of this.#all) outbox.close()
-    if (running.size === 0) {
-      nextHops?.close()
-      nextHops = undefined
-    }
+    this.#links.close()
     for (const capture of this.captures) capture.close()
   }
 
@@ -234,7 +231,7 @@ export class Engine implements FlowHost {
   }
 
   sendControl(flow: Flow, flags: number, seq: number, ack: number): void {
-    const outbox = this.#outboxOf(flow)
+    const outbox = this.#links.of(flow)
     const at = openControl(outbox)
     if (at < 0) return
     flow.writeControl(outbox.words, at, flags, seq, ack, this.clock.now())
@@ -314,7 +311,8 @@ export class Engine implements FlowHost {
     if (
       this.orphans === undefined ||
       capture !== this.captures.find((one) => one.family === capture.family) ||
-      (d[at + D_FLAGS] & RST) !== 0
+      (d[at + D_FLAGS] & RST) !== 0 ||
+      !this.#concerns(d, at + D_KEY)
     ) {
       this.counters.orphan++
       return
@@ -328,7 +326,7 @@ export class Engine implements FlowHost {
     // Another thread or process may have it: a listener on the same port before us, or after.
     if (this.table.find(orphan.key, 0) >= 0 || isKnownToKernel(orphan.key, this.clock.now())) return
     if (!this.mayAnswer() || !this.#isLocal(orphan.key)) return
-    const outbox = this.#outbox(isMapped(orphan.key, KEY_LOCAL) ? 4 : 6)
+    const outbox = this.#links.raw(isMapped(orphan.key, KEY_LOCAL) ? 4 : 6)
     const at = openControl(outbox)
     if (at < 0) return
     const words = outbox.words
@@ -380,92 +378,38 @@ export class Engine implements FlowHost {
       this.#marked = []
       for (const flow of marked) {
         flow.marked = false
-        const path = flow.link.path
-        if (path !== undefined && now >= path.probeDue) this.#probe(flow, path, now)
-        flow.fill(this.#outboxOf(flow), now)
+        this.#links.probe(flow, now)
+        flow.fill(this.#links.of(flow), now)
       }
-      this.#transmit()
-      for (const outbox of this.#all) outbox.settle()
+      this.#links.transmit()
+      this.#links.settle()
     } finally {
       this.#flushPlanned = false
       this.#flushes++
     }
-    if (this.#deferred.length > 0 || this.#marked.some((flow) => !this.#outboxOf(flow).blocked)) this.#flushSoon()
+    if (this.#deferred.length > 0 || this.#marked.some((flow) => !this.#links.of(flow).blocked)) this.#flushSoon()
   }
 
   #transmit(): void {
-    // By packet first: what that link refuses goes by the other.
-    if (typeof this.#packet !== 'string') this.#packet.transmit()
-    for (const outbox of this.#outboxes.values()) outbox.transmit()
-    if (!this.#flushPlanned && this.#all.some((outbox) => outbox.unsettled)) this.#flushSoon()
-  }
-
-  get #all(): Outbox[] {
-    return typeof this.#packet === 'string' ? [...this.#outboxes.values()] : [this.#packet, ...this.#outboxes.values()]
-  }
-
-  #outboxOf(flow: Flow): Outbox {
-    return typeof this.#packet !== 'string' && flow.link.hop >= 0 ? this.#packet : this.#outbox(flow.family === 'IPv4' ? 4 : 6)
-  }
-
-  #outbox(family: 4 | 6): Outbox {
-    let outbox = this.#outboxes.get(family)
-    if (outbox === undefined) {
-      outbox = new Outbox(
-        (onWritable) => openRawSender(this.#binding, family, onWritable),
-        () => this.#flushSoon(),
-      )
-      this.#outboxes.set(family, outbox)
-    }
-    return outbox
+    this.#links.transmit()
+    if (this.#links.unsettled) this.#flushSoon()
   }
 
   /** Opens the senders of a family now, so that a missing capability is told before the handshake. */
   prepareToSend(family: 4 | 6): void {
-    this.#outbox(family)
-    if (this.#link === 'raw' || typeof this.#packet !== 'string') return
-    nextHops ??= new NextHops(this.#binding, onPathsChanged, this.clock.now)
-    const hops = nextHops
-    try {
-      this.#packet = new Outbox(
-        (onWritable) => openPacketSender(this.#binding, hops, onWritable),
-        () => this.#flushSoon(),
-        (errno, words, at) => this.#divert(errno, words, at),
-      )
-    } catch (error) {
-      if (this.#link === 'packet') throw error
-      this.#packet = error instanceof Error ? error.message : String(error)
-    }
+    this.#links.prepare(family)
   }
 
-  // Paths
+  openPath(key: Int32Array, at: number, ifindex: number): Path | string {
+    return this.#links.openPath(key, at, ifindex)
+  }
 
   keepsSizes(ifindex: number): boolean {
     return ifindex === 0 || !this.#binding.largeReceiveOffload(ifindex)
   }
 
-  openPath(key: Int32Array, at: number, ifindex: number): Path | string {
-    return typeof this.#packet === 'string' || nextHops === undefined ? String(this.#packet) : nextHops.open(key, at, ifindex)
-  }
-
-  /** Some paths have another hop now, or none, or lost their address. */
-  pathsChanged(): void {
+  #pathsChanged(): void {
     for (const flow of this.#flows) flow?.pathChanged()
-  }
-
-  /** The packet link has refused a train: its flow's path is not what it was thought to be, and the train goes by raw socket. */
-  #divert(errno: number, words: Int32Array, at: number): Outbox | undefined {
-    this.find(words, at + D_KEY)?.link.path?.refused(errno)
-    const outbox = this.#outbox(isMapped(words, at + D_KEY + KEY_LOCAL) ? 4 : 6)
-    return outbox.makeRoom() ? outbox : undefined
-  }
-
-  /** What leaves by packet never asks the kernel for its neighbour, so the kernel forgets to look after it. A segment by raw socket makes it. */
-  #probe(flow: Flow, path: Path, now: number): void {
-    path.probed(now)
-    const outbox = this.#outbox(flow.family === 'IPv4' ? 4 : 6)
-    const at = openControl(outbox)
-    if (at >= 0) flow.writeProbe(outbox.words, at, now)
   }
 
   // Time

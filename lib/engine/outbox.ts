@@ -11,8 +11,13 @@ export interface TrainOwner {
   segmentRefused(errno: number, size: number): void
 }
 
-/** Asked when the kernel refuses the train at `at` of `words`: another link's outbox, which has room, or undefined. */
-export type Divert = (errno: number, words: Int32Array, at: number) => Outbox | undefined
+/** What is asked about the train at `at` of `words`. */
+export interface Hops {
+  /** It has waited: its D_HOP is to be what it would be now. */
+  renew(words: Int32Array, at: number): void
+  /** The kernel refuses it: another link's outbox, which has room for it, or undefined. */
+  divert(errno: number, words: Int32Array, at: number): Outbox | undefined
+}
 
 /** What an owner is still to be told. */
 type News = { owner: TrainOwner; errno: number; size: number }
@@ -20,6 +25,8 @@ type News = { owner: TrainOwner; errno: number; size: number }
 const CAPACITY = 256
 /** A full queue of the network device (ENOBUFS) tells nobody when it has room again. */
 const DEVICE_RETRY_MS = 1
+/** A device that took nothing in so many of them in a row will not: what waits for it is refused. */
+const DEVICE_RETRIES = 250
 /** `errno` of a train that went well. */
 const SENT = 0
 
@@ -36,21 +43,22 @@ export class Outbox {
   readonly #buffers: Uint8Array[] = []
   readonly #sender: Sender
   readonly #onRoom: () => void
-  readonly #divert: Divert | undefined
+  readonly #hops: Hops | undefined
   #news: News[] = []
   #from = 0
   #count = 0
   #total = 0
   #blocked = false
+  #deviceRetries = 0
   #closed = false
 
   /**
    * @param onRoom called when a blocked outbox is empty again
-   * @param divert names the outbox that takes over a train which this link refuses
+   * @param hops for a link that sends by hops; see {@link Hops}
    */
-  constructor(open: (onWritable: () => void) => Sender, onRoom: () => void, divert?: Divert) {
+  constructor(open: (onWritable: () => void) => Sender, onRoom: () => void, hops?: Hops) {
     this.#onRoom = onRoom
-    this.#divert = divert
+    this.#hops = hops
     this.#sender = open(() => this.#retry())
   }
 
@@ -105,11 +113,14 @@ export class Outbox {
       const asked = this.#total
       const sent = this.#send()
       this.#advance(sent)
+      if (sent > 0) this.#deviceRetries = 0
       if (sent === asked) break
       const errno = this.#sender.errno
-      if (errno === EAGAIN || errno === ENOBUFS) {
+      if (errno === EAGAIN || (errno === ENOBUFS && this.#deviceRetries < DEVICE_RETRIES)) {
         this.#blocked = true
-        if (errno === ENOBUFS) setTimeout(() => this.#retry(), DEVICE_RETRY_MS)
+        if (errno === EAGAIN) return
+        this.#deviceRetries++
+        setTimeout(() => this.#retry(), DEVICE_RETRY_MS)
         return
       }
       this.#refuse(errno)
@@ -148,6 +159,8 @@ export class Outbox {
   #retry(): void {
     if (!this.#blocked || this.#closed) return
     this.#blocked = false
+    // What was true of the hop when the train was added may not be any more.
+    for (let i = this.#from; i < this.#count; i++) this.#hops?.renew(this.words, i * D_WORDS)
     this.transmit()
     if (!this.#blocked) this.#onRoom()
   }
@@ -175,7 +188,7 @@ export class Outbox {
   #refuse(errno: number): void {
     const index = this.#from
     const at = index * D_WORDS
-    const other = this.#divert?.(errno, this.words, at)
+    const other = this.#hops?.divert(errno, this.words, at)
     if (other !== undefined) {
       other.#adopt(this, index)
       this.#owners[index] = undefined

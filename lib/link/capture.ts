@@ -6,7 +6,7 @@ import { type CaptureProgramOptions, captureProgram } from '../wire/programs.ts'
 export type CaptureMode = 'packet' | 'raw'
 
 /** Which packets are wanted; what else the program needs is known here. */
-export type CaptureFilter = Pick<CaptureProgramOptions, 'ports' | 'addresses'>
+export type CaptureFilter = Pick<CaptureProgramOptions, 'ports' | 'addresses' | 'shard'>
 
 /** Packets for one recvmmsg. */
 const SLOTS = 64

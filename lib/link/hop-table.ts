@@ -5,13 +5,15 @@ import { HOP_BYTES, HOP_HEADER, HOP_IFINDEX, HOP_WORDS } from '../native/layout.
 /** Destination, source and EtherType (IEEE 802.3, 3.1.1). */
 export const ETHERNET_HEADER = 14
 const FIRST_ROWS = 16
+/** A row that stays as it is: no interface has the index 0, so the kernel refuses what is sent by it. */
+export const NOWHERE = 0
 
 export class HopTable {
   /** Replaced by a larger array when it is full. */
   words = new Int32Array(FIRST_ROWS * HOP_WORDS)
   readonly #rows = new Map<string, number>()
   readonly #keys: string[] = []
-  readonly #users: number[] = []
+  readonly #users: number[] = [1]
   readonly #free: number[] = []
 
   /** The row of this hop, which has one user more. `header` is copied. */

@@ -78,7 +78,7 @@ export class NextHops {
   /**
    * The path between the two addresses of the key at `at`: the same object for all flows between them. Looked up within the call. Never throws.
    *
-   * @param ifindex the interface that link-local addresses belong to
+   * @param ifindex the interface that the peer's packets come in by, to which link-local addresses belong; 0: not known
    */
   open(key: Int32Array, at: number, ifindex: number): Path {
     const world = this.#world
@@ -88,7 +88,7 @@ export class NextHops {
     const id = `${scope} ${words.join()}`
     let path = this.#paths.get(id)
     if (path === undefined) {
-      path = new HopPath(world, id, words, scope)
+      path = new HopPath(world, id, words, scope, ifindex)
       this.#paths.set(id, path)
       path.resolve()
       this.#tick ??= setInterval(() => this.#ticked(), TICK_MS).unref()

@@ -104,6 +104,8 @@ export class HopPath implements Path {
   #row = -1
   #found: string | undefined
 
+  /** Interface that the peer's packets come in by; 0: not known. */
+  #cameBy = 0
   #heardIfindex = 0
   #heardHigh = 0
   #heardLow = 0
@@ -116,11 +118,13 @@ export class HopPath implements Path {
   #refusedUntil = Number.NEGATIVE_INFINITY
   #backOffMs = 0
 
-  constructor(world: PathWorld, id: string, key: Int32Array, scope: number) {
+  /** @param cameBy the interface that the handshake came in by; 0: not known */
+  constructor(world: PathWorld, id: string, key: Int32Array, scope: number, cameBy: number) {
     this.#world = world
     this.id = id
     this.#key = key.slice(0, KEY_PORTS)
     this.#scope = scope
+    this.#cameBy = cameBy
     this.#etherType = isMapped(key, KEY_REMOTE) ? ETHERTYPE_IP : ETHERTYPE_IPV6
     this.#source = world.host.acquireSource(this.#key, isLinkLocal(key, KEY_LOCAL) ? scope : 0)
   }
@@ -178,8 +182,9 @@ export class HopPath implements Path {
   /** Finds the hop from what is known. */
   choose(): void {
     if (this.#ended) return
-    const header = this.#obstacle === undefined ? this.#header() : undefined
-    const found = header === undefined ? (this.#obstacle ?? 'neighbour unresolved') : undefined
+    const obstacle = this.#obstacle ?? (this.#elsewhere ? 'the peer is heard on another interface' : undefined)
+    const header = obstacle === undefined ? this.#header() : undefined
+    const found = header === undefined ? (obstacle ?? 'neighbour unresolved') : undefined
     // Acquired before the other is released, so that the same hop keeps its row.
     const row = header === undefined ? -1 : this.#world.table.acquire(this.#ifindex, header)
     if (row !== this.#row || found !== this.#found) this.#refusal = undefined
@@ -236,7 +241,21 @@ export class HopPath implements Path {
     return true
   }
 
+  /**
+   * The route that rtnetlink told of is not the one that the peer's packets take. It may be the way all the same, but rules by mark or user, which a
+   * look-up does not know of, look like this as well: the kernel itself is to send.
+   */
+  get #elsewhere(): boolean {
+    return this.#cameBy !== 0 && this.#ifindex !== 0 && this.#cameBy !== this.#ifindex
+  }
+
   heard(ifindex: number, macHigh: number, macLow: number): void {
+    if (ifindex !== this.#cameBy) {
+      this.#cameBy = ifindex
+      // At once where it takes the hop away; where it gives it back, there may be two ways in turn.
+      if (!this.#elsewhere) this.#world.chooseLater(this)
+      else if (this.hop >= 0) this.choose()
+    }
     if (ifindex === this.#heardIfindex && macLow === this.#heardLow && macHigh === this.#heardHigh) return
     // No link address, none that answers, or zeros as on loopback.
     if (!(macHigh & PRESENT) || macHigh & GROUP || ((macHigh & 0xffff) === 0 && macLow === 0)) return

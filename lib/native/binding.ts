@@ -11,6 +11,7 @@ export interface Binding {
   readonly RawSender: new (options: RawSenderOptions) => NativeSender
   readonly Carrier: new (options: CarrierOptions) => NativeCarrier
   readonly CarrierListener: new (options: CarrierListenerOptions) => NativeCarrierListener
+  readonly CarrierInbox: new (options: CarrierInboxOptions) => NativeCarrierInbox
   readonly RouteSocket: new (options: RouteSocketOptions) => NativeRouteSocket
   /** Writes the four words of the source address that the host would use towards `address` (`getsockname` of a connected datagram socket)
    * into `out`, and returns the path MTU known for it (IP_MTU), or 0. With the destination local, source and destination are equal. */
@@ -123,6 +124,13 @@ export interface NativeCarrier {
    * @returns how it was done: 'device', 'repair', 'fin', 'reset', 'none'. When neither way of silence works it is left to 'reset'.
    */
   end(how: 'silent' | 'fin' | 'reset'): string
+  /**
+   * Passes the connected socket to whoever has this inbox: another thread, or another process of the same user in this network namespace.
+   * Nothing of it is seen on the wire. Once it is queued the kernel keeps it: if the receiver dies before it has taken it, the kernel closes it.
+   *
+   * @returns 0, and this carrier has ended; or the negative errno (ECONNREFUSED: nobody has that inbox), and nothing has changed
+   */
+  handOver(inbox: string): number
   /** How the environment's end treats this carrier if nobody ended it: 'fin' (default) or 'silent'. */
   setExit(how: 'fin' | 'silent'): void
 }
@@ -136,16 +144,34 @@ export interface CarrierListenerOptions {
   readonly filter: Uint8Array
   readonly mute: Uint8Array
   readonly userTimeoutMs: number
+  /** Given, the socket shares its port with others of one user (SO_REUSEPORT), and the program picks one of them for a handshake (SO_ATTACH_REUSEPORT_CBPF). */
+  readonly steering?: Uint8Array | undefined
   /** Up to 64 accepted and muted carriers, in order. With a negative `errno` (EMFILE, ENOBUFS, ...) accepting has stopped until `resume()`. */
   readonly onAccept: (carriers: NativeCarrier[], errno: number) => void
 }
 
 export interface NativeCarrierListener {
   readonly localPort: number
+  /** False where the kernel refused the steering program: it picks by a hash of its own then. */
+  readonly steered: boolean
   resume(): void
   ref(): void
   unref(): void
   /** Idempotent. Accepted carriers live on. */
+  close(): void
+}
+
+export interface CarrierInboxOptions {
+  /** In the abstract namespace of Unix sockets, which belongs to the network namespace; at most 100 bytes. */
+  readonly name: string
+  /** Carriers handed over, at most 64 at a time. With a negative `errno` (EMFILE, ...) receiving has stopped until `resume()`. */
+  readonly onCarriers: (carriers: NativeCarrier[], errno: number) => void
+}
+
+/** Receives what `NativeCarrier.handOver` sends. The constructor throws EADDRINUSE while another has the name. Never keeps the process alive. */
+export interface NativeCarrierInbox {
+  resume(): void
+  /** Idempotent. What has not been taken yet is closed by the kernel. */
   close(): void
 }
 

@@ -25,6 +25,8 @@ const BPF_ST = 0x02
 const BPF_ALU = 0x04
 const BPF_JMP = 0x05
 const BPF_RET = 0x06
+/** BPF_RET with BPF_A for its operand. */
+const BPF_RET_A = 0x16
 const BPF_MISC_TAX = 0x07
 const BPF_ABS = 0x20
 const BPF_IND = 0x40
@@ -138,10 +140,15 @@ export class Assembler {
     return this.#plain(BPF_RET, bytes)
   }
 
+  /** Returns A. */
+  retAccumulator(): this {
+    return this.#plain(BPF_RET_A, 0)
+  }
+
   /** The program as `struct sock_filter[]` in host byte order: u16 code, u8 jt, u8 jf, u32 k. */
   assemble(): Uint8Array {
     const last = this.#items.at(-1)
-    if (last?.is !== 'plain' || last.code !== BPF_RET) throw new Error('a BPF program must end in a return')
+    if (last?.is !== 'plain' || (last.code !== BPF_RET && last.code !== BPF_RET_A)) throw new Error('a BPF program must end in a return')
     const positions = this.#layOut()
     const length = positions[this.#items.length]
     if (length > MAX_INSTRUCTIONS) throw new Error(`a BPF program has at most ${MAX_INSTRUCTIONS} instructions, this one ${length}`)

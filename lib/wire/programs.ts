@@ -3,9 +3,8 @@
 
 import { ACK, FIN, PSH, RST, SYN } from '../native/layout.ts'
 import { Assembler, SKF_AD_OFF, SKF_AD_PKTTYPE, SKF_NET_OFF } from './bpf.ts'
-
-/** Four words as in the flow key of layout.ts: 16 bytes, IPv4 mapped into IPv6. */
-export type AddressWords = Int32Array | readonly [number, number, number, number]
+import { type AddressWords, findTcp, isIPv4, matchIPv6, matchRanges, mergeRanges, type Range, unsignedWords } from './matching.ts'
+import { loadShard, matchShard, PORT_SCRATCH, type ShardFilter } from './shards.ts'
 
 export interface CaptureProgramOptions {
   /** `packet` for AF_PACKET SOCK_RAW sockets, `raw` for IP raw sockets of protocol TCP. */
@@ -17,6 +16,8 @@ export interface CaptureProgramOptions {
   readonly addresses?: readonly AddressWords[] | undefined
   /** The only source to be heard; left out: any. */
   readonly remote?: { readonly address: AddressWords; readonly port: number } | undefined
+  /** Of those, only what belongs to this shard; left out: all. */
+  readonly shard?: ShardFilter | undefined
 }
 
 /** More ports than this would leave little of net.core.optmem_max (20 KiB before Linux 6.7) for replacing the filter in place. */
@@ -25,22 +26,11 @@ export const MAX_PORTS = 512
 /** Keep the whole packet. */
 const WHOLE = 0xffffffff
 const DROP = 0
+/** No group has as many listeners. */
+const NO_SHARD = 0xffffffff
 
 const PACKET_OTHERHOST = 3
-const IPPROTO_TCP = 6
 const URG = 0x20
-const IPV6_HEADER_BYTES = 40
-/** Extension headers followed before giving up: hop-by-hop, two of destination options and routing is all that RFC 8200, 4.1 knows. */
-const MAX_EXTENSION_HEADERS = 4
-/** Hop-by-hop options, routing, destination options. All three start with next header and length in units of 8 bytes beyond the first 8. */
-const WALKED_HEADERS = [0, 43, 60] as const
-/** Ranges compared one after the other at the leaves of the binary search; fewer instructions than a search down to single ports. */
-const LEAF_RANGES = 8
-
-interface Range {
-  readonly min: number
-  readonly max: number
-}
 
 /**
  * Keeps whole TCP packets to one of the ports (and addresses). Everything that only a parser can judge (checksums, lengths, header
@@ -83,6 +73,7 @@ export function captureProgram(options: CaptureProgramOptions): Uint8Array {
     if (addresses) matchIPv6(program, 'address', ip + 24, addresses)
     if (remote) matchIPv6(program, 'remote', ip + 8, [remote.words])
   }
+  if (options.shard) matchShard(program, tcp, family, ip, options.shard)
   return program.ret(WHOLE).label('drop').ret(DROP).assemble()
 }
 
@@ -130,106 +121,25 @@ export function diallerProgram(): Uint8Array {
     .assemble()
 }
 
+/**
+ * For the listening carriers of a sharded port (SO_ATTACH_REUSEPORT_CBPF): the number of the shard that a SYN belongs to. The kernel takes it
+ * for a place in the group of listeners, and decides by a hash of its own where there is no such place (reuseport_select_sock). `skb->data` is behind the
+ * TCP header then (run_bpf_filter). One program serves both versions of IP, because a dual-stack listener gets both.
+ */
+export function steeringProgram(count: number): Uint8Array {
+  const program = new Assembler()
+  program.load('byte', SKF_NET_OFF).alu('rsh', 4).jump('eq', 6, { yes: 'IPv6' })
+  for (const family of [4, 6] as const) {
+    if (family === 6) program.label('IPv6')
+    findTcp(program, 'packet', family, SKF_NET_OFF).loadHalf(0).store(PORT_SCRATCH)
+    loadShard(program, family, SKF_NET_OFF, count).retAccumulator()
+  }
+  return program.label('drop').ret(NO_SHARD).assemble()
+}
+
 /** Passes nothing: the kernel socket neither answers nor delivers from here on. */
 export function muteProgram(): Uint8Array {
   return new Assembler().ret(DROP).assemble()
-}
-
-/** Loads from the TCP header, wherever `findTcp` found it. */
-interface TcpHeader {
-  loadHalf(offset: number): Assembler
-}
-
-/** Emits the way from the start of the packet to its TCP header; what is not TCP goes to `drop`. Leaves X to the header it found. */
-function findTcp(program: Assembler, link: 'packet' | 'raw', family: 4 | 6, ip: number): TcpHeader {
-  if (family === 6 && link === 'raw') return { loadHalf: (offset) => program.load('half', offset) }
-  if (family === 4) {
-    program.load('byte', ip + 9).jump('eq', IPPROTO_TCP, { no: 'drop' })
-    program.load('half', ip + 6).jump('set', 0x1fff, { yes: 'drop' })
-    program.setIndexHeaderLength(ip)
-  } else {
-    program.setIndex(IPV6_HEADER_BYTES).load('byte', ip + 6)
-    // No loops in classic BPF. On entry of each round A is the type of the header that X points to.
-    for (let round = 0; round < MAX_EXTENSION_HEADERS; round++) {
-      const walk = `extension ${round}`
-      program.jump('eq', IPPROTO_TCP, { yes: 'tcp' })
-      for (const [i, type] of WALKED_HEADERS.entries()) {
-        program.jump('eq', type, i < WALKED_HEADERS.length - 1 ? { yes: walk } : { no: 'drop' })
-      }
-      program.label(walk)
-      program.loadIndexed('byte', ip).store(0)
-      program
-        .loadIndexed('byte', ip + 1)
-        .alu('add', 1)
-        .alu('lsh', 3)
-        .alu('add', 'x')
-        .copyToIndex()
-      program.loadScratch(0)
-    }
-    program.jump('eq', IPPROTO_TCP, { no: 'drop' }).label('tcp')
-  }
-  return { loadHalf: (offset) => program.loadIndexed('half', ip + offset) }
-}
-
-/** Jumps to `hit` if A lies in one of the ascending ranges, else to `drop`. */
-function matchRanges(program: Assembler, name: string, ranges: readonly Range[], hit: string): void {
-  let count = 0
-  const search = (part: readonly Range[]): void => {
-    const middle = part.length >> 1
-    if (part.length > LEAF_RANGES) {
-      const upper = `${name} ${count++}`
-      program.jump('ge', part[middle].min, { yes: upper })
-      search(part.slice(0, middle))
-      program.label(upper)
-      search(part.slice(middle))
-      return
-    }
-    // One BPF_JA to each far end for the whole leaf, rather than one for each comparison.
-    const leaf = `${name} ${count++}`
-    const far = ranges.length > LEAF_RANGES
-    const yes = far ? `${leaf} yes` : hit
-    const no = far ? `${leaf} no` : 'drop'
-    for (const [i, range] of part.entries()) {
-      const rest = i < part.length - 1 ? {} : { no }
-      if (range.min === range.max) program.jump('eq', range.min, { yes, ...rest })
-      else {
-        const above = `${leaf} above ${i}`
-        program.jump('ge', range.min, { no })
-        program.jump('gt', range.max, i < part.length - 1 ? { yes: above, no: yes } : { yes: no, no: yes })
-        if (i < part.length - 1) program.label(above)
-      }
-    }
-    if (far) program.label(no).goto('drop').label(yes).goto(hit)
-  }
-  search(ranges)
-}
-
-/** Continues if the IPv6 address at `offset` is one of `addresses`, else goes to `drop`. */
-function matchIPv6(program: Assembler, name: string, offset: number, addresses: readonly Words[]): void {
-  for (const [i, address] of addresses.entries()) {
-    const other = i < addresses.length - 1 ? `${name} ${i}` : 'drop'
-    // The last word first: addresses of one host often share the rest.
-    for (const w of [3, 2, 1, 0] as const) {
-      program.load('word', offset + w * 4)
-      program.jump('eq', address[w], w === 0 ? { yes: `${name} matches`, no: other } : { no: other })
-    }
-    if (other !== 'drop') program.label(other)
-  }
-  program.label(`${name} matches`)
-}
-
-type Words = readonly [number, number, number, number]
-
-function unsignedWords(address: AddressWords): Words {
-  const [a, b, c, d, ...more] = address
-  if (a === undefined || b === undefined || c === undefined || d === undefined || more.length > 0) {
-    throw new RangeError(`an address has four words, this one ${address.length}`)
-  }
-  return [a >>> 0, b >>> 0, c >>> 0, d >>> 0]
-}
-
-function isIPv4(words: Words): boolean {
-  return words[0] === 0 && words[1] === 0 && words[2] === 0xffff
 }
 
 function checkedPort(port: number): number {
@@ -246,15 +156,4 @@ function portRanges(ports: CaptureProgramOptions['ports']): Range[] {
   const distinct = new Set(ports.map(checkedPort))
   if (distinct.size > MAX_PORTS) throw new RangeError(`${distinct.size} ports, expected at most ${MAX_PORTS}; pass { min, max } for more`)
   return mergeRanges([...distinct])
-}
-
-/** Ascending ranges that hold exactly `values`; neighbours are merged. */
-function mergeRanges(values: readonly number[]): Range[] {
-  const ranges: { min: number; max: number }[] = []
-  for (const value of [...values].sort((a, b) => a - b)) {
-    const last = ranges.at(-1)
-    if (last && value <= last.max + 1) last.max = value
-    else ranges.push({ min: value, max: value })
-  }
-  return ranges
 }

@@ -1,6 +1,8 @@
-// Puts any packet in front of a host: makes a tun or tap device in the network namespace that it runs in and writes to it what it reads.
+// Puts any packet in front of a host, and shows what the host sends: makes a tun or tap device in the network namespace that it runs in and writes
+// to it what it reads.
 //
-//   inject tun|tap NAME [TYPE]     "ready" once the device is up, then lines "GSO_SIZE FLAGS HEX"; answers "ok" or the error for each
+//   inject tun|tap NAME [TYPE]     "ready" once the device is up, then lines "GSO_SIZE FLAGS HEX", answered by "ok" or the error; "read" is answered
+//                                  by the HEX of the next packet that the host sends, as a device without offloads is given it, or "none" after 5 s
 //
 // TYPE makes the kernel take it for a device of that ARPHRD_* type.
 // HEX is an IP packet (tun) or an Ethernet frame (tap). GSO_SIZE > 0 makes it a TCP train: virtio GSO type by IP version. FLAGS are virtio's.
@@ -9,6 +11,7 @@
 #include <fcntl.h>
 #include <linux/if_tun.h>
 #include <net/if.h>
+#include <poll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -69,6 +72,19 @@ VirtioNetHeader Describe(const std::vector<uint8_t>& packet, size_t link, unsign
   return header;
 }
 
+void PrintNext(int fd) {
+  uint8_t packet[sizeof(VirtioNetHeader) + 65536];
+  pollfd readable{fd, POLLIN, 0};
+  const ssize_t size = poll(&readable, 1, 5000) == 1 ? read(fd, packet, sizeof packet) : 0;
+  std::string hex;
+  for (ssize_t i = sizeof(VirtioNetHeader); i < size; i++) {
+    char digits[3];
+    snprintf(digits, sizeof digits, "%02x", packet[i]);
+    hex += digits;
+  }
+  std::cout << (hex.empty() ? "none" : hex) << std::endl;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -78,6 +94,10 @@ int main(int argc, char** argv) {
   std::cout << "ready" << std::endl;
   std::string line;
   while (std::getline(std::cin, line)) {
+    if (line == "read") {
+      PrintNext(fd);
+      continue;
+    }
     std::istringstream fields(line);
     unsigned gso_size = 0, flags = 0;
     std::string hex;

@@ -19,9 +19,10 @@ describe('dial', () => {
   })
 
   it('has the documented defaults', () => {
-    const { conn, capture, idleTimeoutMs, connectTimeoutMs, dialect, localPort } = parseDial(':9191')
-    expect({ capture, idleTimeoutMs, connectTimeoutMs, dialect, localPort }).toEqual({
+    const { conn, capture, link, idleTimeoutMs, connectTimeoutMs, dialect, localPort } = parseDial(':9191')
+    expect({ capture, link, idleTimeoutMs, connectTimeoutMs, dialect, localPort }).toEqual({
       capture: 'auto',
+      link: 'auto',
       idleTimeoutMs: 0,
       connectTimeoutMs: 10_000,
       dialect: 'native',
@@ -37,6 +38,8 @@ describe('dial', () => {
   })
 
   it.each([
+    [{ link: 'udp' }, 'link', '"auto", "packet", "raw"', '"udp"'],
+    [{ capture: 'raw', link: 'packet' }, 'link', 'where packets are captured by raw socket', '"packet"'],
     [{ capture: 'bpf' }, 'capture', '"auto", "packet", "raw"', '"bpf"'],
     [{ dialect: 'tls' }, 'dialect', '"native", "tcpraw"', '"tls"'],
     [{ family: 5 }, 'family', '0, 4, 6', '5'],
@@ -82,6 +85,27 @@ describe('listen', () => {
     [{ ipv6Only: 1 }, 'ipv6Only'],
   ])('refuses %j', (options, name) => {
     expect(() => parseListen({ port: 0, ...(options as object) })).toThrow(invalid('ERR_FAKETCP_INVALID_OPTION', name))
+  })
+
+  it('takes a shard, and has the port to itself without one', () => {
+    expect(parseListen(9191).shard).toBeUndefined()
+    expect(parseListen(9191, { shard: { index: 3, count: 4 } }).shard).toEqual({ index: 3, count: 4 })
+    expect(parseListen(9191, { shard: { index: 63, count: 64 } }).shard).toEqual({ index: 63, count: 64 })
+  })
+
+  it.each([
+    [{ shard: 3 }, "'shard'", '{ index, count }', '3'],
+    [{ shard: null }, "'shard'", '{ index, count }', 'null'],
+    [{ shard: { index: 0 } }, "'shard'", '{ index, count }', 'object'],
+    [{ shard: { index: 0, count: 0 } }, "'shard.count'", 'from 1 to 64', '0'],
+    [{ shard: { index: 0, count: 65 } }, "'shard.count'", 'from 1 to 64', '65'],
+    [{ shard: { index: 0, count: 2.5 } }, "'shard.count'", 'integer', '2.5'],
+    [{ shard: { index: 4, count: 4 } }, "'shard.index'", 'from 0 to 3', '4'],
+    [{ shard: { index: -1, count: 4 } }, "'shard.index'", 'from 0 to 3', '-1'],
+    [{ shard: { index: '1', count: 4 } }, "'shard.index'", 'integer', '"1"'],
+    [{ port: 0, shard: { index: 0, count: 2 } }, "'port'", 'shards have to agree', '0'],
+  ] as Array<[object, ...string[]]>)('refuses %j', (options, ...parts) => {
+    expect(() => parseListen({ port: 9191, ...options })).toThrow(invalid('ERR_FAKETCP_INVALID_OPTION', ...parts))
   })
 })
 

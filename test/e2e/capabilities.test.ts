@@ -3,6 +3,8 @@ import { expect, it } from 'vitest'
 import type { Agent } from '../support/agent.ts'
 import { capture } from '../support/capture.ts'
 import { twoHosts } from '../support/hosts.ts'
+import { expectNothingLeft, held } from './leftovers.ts'
+import { Peer } from './peer.ts'
 
 type Hosts = Awaited<ReturnType<typeof twoHosts>>
 
@@ -87,3 +89,31 @@ it('without any capability both verbs are refused with a hint', async () => {
     expect(refusal?.message).toContain('CAP_NET_RAW')
   }
 })
+
+it.each([undefined, { index: 0, count: 1 }])(
+  'a peer that resets its connection before it is accepted costs nothing (shard: %j)',
+  async (shard) => {
+    await using hosts = await twoHosts()
+    const { b } = hosts
+    const server = await Peer.on(b, { capabilities: 'net_raw' })
+    const before = await held(server)
+    await server.listen({ host: b.address4, port: 9191, echo: true, ...(shard && { shard }) })
+    // While the child runs, this process accepts nothing.
+    const code = await server.agent.run(async (ctx, host) => {
+      const { spawnSync } = await ctx.import<typeof import('node:child_process')>('node:child_process')
+      const script = `
+      const sockets = Array.from({ length: 4 }, () => require('node:net').connect(9191, '${host}'))
+      for (const socket of sockets) socket.on('connect', () => socket.resetAndDestroy()).on('error', () => {})`
+      return spawnSync(process.execPath, ['-e', script]).status
+    }, b.address4)
+    expect(code).toBe(0)
+    await using client = await Peer.on(hosts.a)
+    const { id } = await client.dial({ host: b.address4, port: 9191 })
+    await client.write(id, 'still there')
+    expect(await client.next('message')).toEqual({ id, text: 'still there' })
+    await client.close(id)
+    await server.closeListener()
+    await expectNothingLeft(server, before)
+    expect(server.agent.errors).toEqual([])
+  },
+)

@@ -19,6 +19,7 @@ const MAC = '02:00:5e:10:20:fe'
 const OTHER_MAC = '02:00:5e:10:20:ff'
 const THIRD_MAC = '02:00:5e:10:20:fd'
 const OWN_MAC = '02:00:00:00:00:02'
+const ELSEWHERE = 'the peer is heard on another interface'
 const [EINVAL, ENETDOWN] = [-22, -100]
 
 let kernel: FakeKernel
@@ -246,9 +247,34 @@ describe('captured frames', () => {
     expect(headerOf(path)).toBe(frame(MAC))
     kernel.ifindex = 3
     await notify(CHANGED_ROUTE)
-    expect([path.hop, path.why]).toEqual([-1, 'neighbour unresolved'])
+    expect([path.hop, path.why]).toEqual([-1, ELSEWHERE])
     heard(path, THIRD_MAC, 3)
     expect(headerOf(path)).toBe(frame(THIRD_MAC, OTHER_MAC))
+  })
+
+  it('on another interface than the route names leave the way to the kernel, until they come by that one again', async () => {
+    reachable('10.0.0.2')
+    const path = open('10.0.0.2')
+    heard(path, MAC)
+    expect(headerOf(path)).toBe(frame(MAC))
+    heard(path, OTHER_MAC, 3)
+    expect([path.hop, path.why]).toEqual([-1, ELSEWHERE])
+    expect(changes).toBe(0)
+    await pass(0)
+    expect(changes).toBe(1)
+    // Two ways in turn: not a change for each packet.
+    for (let i = 0; i < 100; i++) heard(path, i % 2 === 0 ? MAC : OTHER_MAC, i % 2 === 0 ? 2 : 3)
+    expect([path.hop, path.why]).toEqual([-1, ELSEWHERE])
+    heard(path, MAC)
+    await pass(1100)
+    expect(headerOf(path)).toBe(frame(MAC))
+  })
+
+  it('of the handshake count from the start', () => {
+    reachable('10.0.0.2')
+    expect(hops.open(keyOf('10.0.0.2'), 0, 3).why).toBe(ELSEWHERE)
+    reachable('10.0.0.3')
+    expect(headerOf(hops.open(keyOf('10.0.0.3'), 0, 2))).toBe(frame(MAC))
   })
 
   it('are an answer that the kernel is asked to better: a probe each second, a look-up each second', async () => {

@@ -7,7 +7,8 @@ import * as layout from '../../lib/native/layout.ts'
 import { Assembler } from '../../lib/wire/bpf.ts'
 import { captureProgram } from '../../lib/wire/programs.ts'
 import { addressWords } from './packets.ts'
-import { binding, CaptureRig, carrierPair, loopback, MUTE, type SenderRig, SLOT_BYTES, sender, sendTrains, unusedPort } from './rig.ts'
+import { binding, CaptureRig, carrierPair, loopback, MUTE, SLOT_BYTES, unusedPort } from './rig.ts'
+import { type SenderRig, sender, sendTrains } from './sender-rig.ts'
 
 const { ACK, D_WORDS, HAS_SACK, HAS_SCALE, HAS_TIMESTAMPS, PSH, SYN } = layout
 const EVERYTHING = new Assembler().ret(0xffffffff).assemble()

@@ -6,7 +6,8 @@ import * as layout from '../../lib/native/layout.ts'
 import { Assembler } from '../../lib/wire/bpf.ts'
 import { captureProgram } from '../../lib/wire/programs.ts'
 import { addressWords } from './packets.ts'
-import { binding, CaptureRig, carrierPair, connect, dialler, ListenerRig, loopback, MUTE, sender, sendTrains, unusedPort } from './rig.ts'
+import { binding, CaptureRig, carrierPair, connect, dialler, ListenerRig, loopback, MUTE, unusedPort } from './rig.ts'
+import { sender, sendTrains } from './sender-rig.ts'
 
 const { INFO_OPTIONS, INFO_STATE, KEY_PORTS, KEY_WORDS } = layout
 const ESTABLISHED = 1

@@ -80,9 +80,21 @@ it('closes what was garbage collected, and never what is open and watched or con
   expect(JSON.parse(stdout)).toEqual({ opened: 20, senders: 0, kept: 0, batches: true, left: 0 })
 })
 
+it('writes no link header beyond its room when another thread changes the table of hops during send', async () => {
+  const { stdout, ...end } = await run('shared-hops')
+  expect(end).toEqual({ code: 0, signal: null, stderr: '' })
+  expect(JSON.parse(stdout)).toEqual({ sent: 0, refused: true, all: false })
+})
+
 it('stops accepting when descriptors run out, says so once, and goes on after resume', async () => {
   const { stdout, ...end } = await run('exhausted', { limit: 60 })
   expect(end).toEqual({ code: 0, signal: null, stderr: '' })
   // The second time it took the one descriptor that was free, and found none for another.
   expect(JSON.parse(stdout)).toEqual({ events: ['EMFILE', [0, -24], [1, -24]], accepted: 1 })
+})
+
+it('stops receiving carriers when descriptors run out, and gets them after resume', async () => {
+  const { stdout, ...end } = await run('exhausted-inbox', { limit: 60 })
+  expect(end).toEqual({ code: 0, signal: null, stderr: '' })
+  expect(JSON.parse(stdout)).toEqual(['EMFILE', -24, 0, 'EMFILE', [0, -24], [1, 0]])
 })

@@ -2,9 +2,7 @@
 // addresses, and whatever a device can bring, injected through tun and tap.
 //
 //   a 10.77.0.1, fd00:77::1  <---- veth ---->  b 10.77.0.2, fd00:77::2      each with one agent that has the addon loaded
-import { once } from 'node:events'
 import { existsSync } from 'node:fs'
-import { createInterface } from 'node:readline'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import * as layout from '../../lib/native/layout.ts'
 import { addonPaths } from '../../lib/native/loader.ts'
@@ -12,6 +10,7 @@ import type { Agent } from '../support/agent.ts'
 import { capture } from '../support/capture.ts'
 import { twoHosts } from '../support/hosts.ts'
 import { compile, type Helper } from './compile.ts'
+import { openDevice } from './device.ts'
 import { addressWords, ethernetFrame, type PacketOptions, packet } from './packets.ts'
 
 const RIG = new URL('fixtures/host-rig.mjs', import.meta.url).href
@@ -172,30 +171,16 @@ describe('what a device brings', () => {
 
   /** A device in host b and a capture of one family beside it. */
   async function device(kind: 'tun' | 'tap', mode: 'packet' | 'raw', family: 4 | 6) {
-    const name = `${kind}0`
-    const child = hosts.b.spawn(inject.path, [kind, name], { stdio: ['pipe', 'pipe', 'inherit'] })
-    const lines = createInterface({ input: child.stdout! })
-    const answers = lines[Symbol.asyncIterator]()
-    const answer = async () => (await answers.next()).value as string
-    expect(await answer()).toBe('ready')
-    const mac = (await hosts.b.output('cat', [`/sys/class/net/${name}/address`]).catch(() => '')).trim()
-    const ifindex = Number(await hosts.b.output('cat', [`/sys/class/net/${name}/ifindex`]))
+    const opened = await openDevice(hosts.b, inject, kind)
     await b.run((ctx, [m, f]) => ctx.state.rig.capture(m, f), [mode, family] as const)
     return {
-      mac,
-      ifindex,
-      /** Puts one packet in front of the host. */
-      async write(bytes: Buffer, { gso = 0, flags = 0 } = {}) {
-        child.stdin?.write(`${gso} ${flags} ${bytes.toString('hex')}\n`)
-        expect(await answer()).toBe('ok')
-      },
+      ...opened,
       next: (payload: string) =>
         b.run((ctx, text) => ctx.state.rig.next(text) as Promise<{ words: number[]; length: number; segment: number }>, payload),
       counters: () => b.run((ctx) => ctx.state.rig.counted() as number[]),
       async [Symbol.asyncDispose]() {
         await b.run((ctx) => ctx.state.rig.closeCapture())
-        child.kill()
-        await once(child, 'close')
+        await opened[Symbol.asyncDispose]()
       },
     }
   }

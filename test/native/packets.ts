@@ -13,6 +13,8 @@ export interface PacketOptions {
   readonly payload?: string | Buffer
   readonly ttl?: number
   readonly tos?: number
+  /** IPv4 identification. */
+  readonly id?: number
   /** IPv4 flags and fragment offset. */
   readonly fragment?: number
   /** IPv4 options, a multiple of four bytes. */
@@ -94,6 +96,7 @@ function ipv4(options: PacketOptions, segment: Buffer): Buffer {
   header[0] = 0x40 | (header.length / 4)
   header[1] = options.tos ?? 0
   header.writeUInt16BE((header.length + segment.length) & 0xffff, 2)
+  header.writeUInt16BE(options.id ?? 0, 4)
   header.writeUInt16BE(options.fragment ?? 0x4000, 6)
   header[8] = options.ttl ?? 64
   header[9] = options.protocol ?? TCP

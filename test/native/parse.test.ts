@@ -39,7 +39,7 @@ const PADDING_8 = [0, 0, 1, 4, 0, 0, 0, 0]
 let tool: Helper
 
 beforeAll(() => {
-  tool = compile(['test/parse_tool.cc', 'parse.cc'], { sanitize: true })
+  tool = compile(['test/parse_tool.cc', 'parse.cc', 'coalesce.cc'], { sanitize: true })
 })
 afterAll(() => tool?.[Symbol.dispose]())
 

@@ -1,10 +1,9 @@
-// Native objects as the tests use them: a capture that collects what it received, a sender, a pair of connected carriers. On loopback, where
-// every packet of a test stays in its own process's ports.
-import type { Binding, NativeCapture, NativeCarrier, NativeCarrierListener, NativeSender } from '../../lib/native/binding.ts'
+// Native objects as the tests use them: a capture that collects what it received, a pair of connected carriers. On loopback, where every packet
+// of a test stays in its own process's ports. Senders are in sender-rig.ts.
+import type { Binding, NativeCapture, NativeCarrier, NativeCarrierListener } from '../../lib/native/binding.ts'
 import * as layout from '../../lib/native/layout.ts'
 import { loadBinding } from '../../lib/native/loader.ts'
 import { captureProgram, diallerProgram, listenerProgram, muteProgram } from '../../lib/wire/programs.ts'
-import { addressWords } from './packets.ts'
 
 export const binding: Binding = loadBinding()
 export const MUTE = muteProgram()
@@ -35,12 +34,33 @@ export interface Train {
   readonly packet: Buffer
 }
 
+/** A message as the peer sent it, whatever it was put together with on its way. */
+export interface Message {
+  readonly seq: number
+  readonly flags: number
+  readonly payload: Buffer
+}
+
+/** What trains consist of: PSH and FIN of a train are its last segment's. */
+export function messagesOf(trains: readonly Pick<Train, 'seq' | 'flags' | 'payload' | 'segment'>[]): Message[] {
+  return trains.flatMap(({ seq, flags, payload, segment }) => {
+    const messages = [{ seq, flags, payload: payload.subarray(0, segment) }]
+    for (let at = segment; at < payload.length; at += segment) {
+      messages[messages.length - 1].flags &= ~(layout.PSH | layout.FIN)
+      messages.push({ seq: (seq + at) >>> 0, flags, payload: payload.subarray(at, at + segment) })
+    }
+    return messages
+  })
+}
+
 export interface CaptureRigOptions {
   readonly mode: 'packet' | 'raw'
   readonly family: Family
   readonly ports?: readonly number[]
   readonly program?: Uint8Array
+  /** With 1, segments are seen as they came: only what one system call brings is put together. */
   readonly slots?: number
+  readonly slotBytes?: number
   readonly receiveBufferBytes?: number
   readonly onBatch?: (count: number, rig: CaptureRig) => void
 }
@@ -56,11 +76,14 @@ export class CaptureRig implements Disposable {
   /** Bytes of a slot before the IP header: the virtio and Ethernet headers. */
   readonly #front: number
   readonly #headers: number
+  readonly #slotBytes: number
 
-  constructor({ mode, family, ports = [], program, slots = 8, receiveBufferBytes = 1 << 22, onBatch }: CaptureRigOptions) {
+  constructor(options: CaptureRigOptions) {
+    const { mode, family, ports = [], program, slots = 8, slotBytes = SLOT_BYTES, receiveBufferBytes = 1 << 22, onBatch } = options
+    this.#slotBytes = slotBytes
     this.#front = mode === 'packet' ? 10 + 14 : 0
     this.#headers = mode === 'raw' && family === 6 ? 20 : family === 6 ? 60 : 40
-    this.slab = new Uint8Array(slots * SLOT_BYTES)
+    this.slab = new Uint8Array(slots * slotBytes)
     this.descriptors = new Int32Array(slots * layout.D_WORDS)
     this.native = new binding.Capture({
       mode,
@@ -69,7 +92,7 @@ export class CaptureRig implements Disposable {
       receiveBufferBytes,
       slab: this.slab,
       slots,
-      slotBytes: SLOT_BYTES,
+      slotBytes,
       descriptors: this.descriptors,
       counters: this.counters,
       onBatch: (count) => {
@@ -95,6 +118,19 @@ export class CaptureRig implements Disposable {
     return this.trains
   }
 
+  /** Resolves with the messages of all trains so far once there are `count`. */
+  async messages(count: number): Promise<Message[]> {
+    while (messagesOf(this.trains).length < count) await this.received(this.trains.length + 1)
+    return messagesOf(this.trains)
+  }
+
+  /** The trains once there are `count`, read without a turn of the event loop, so that nothing is read earlier than this asks for it. */
+  drained(count: number): Train[] {
+    // The softirq that delivers on loopback may be late by a moment.
+    for (let i = 0; this.trains.length < count && i < 1e6; i++) this.native.drain()
+    return this.trains
+  }
+
   [Symbol.dispose](): void {
     this.native.close()
   }
@@ -102,7 +138,7 @@ export class CaptureRig implements Disposable {
   #read(d: Int32Array): Train {
     const start = d[layout.D_OFFSET]
     const payload = Buffer.from(this.slab.subarray(start, start + d[layout.D_LENGTH]))
-    const slot = Math.floor(start / SLOT_BYTES) * SLOT_BYTES
+    const slot = Math.floor(start / this.#slotBytes) * this.#slotBytes
     const ports = d[layout.KEY_PORTS] >>> 0
     return {
       key: [...d.subarray(0, layout.KEY_WORDS)],
@@ -130,72 +166,19 @@ export class CaptureRig implements Disposable {
   }
 }
 
-export interface SenderRig extends Disposable {
-  readonly native: NativeSender
-}
-
-export function sender(family: Family, onWritable: () => void = () => {}, sendBufferBytes = 1 << 22): SenderRig {
-  const native = new binding.RawSender({ family, sendBufferBytes, onWritable })
-  return { native, [Symbol.dispose]: () => native.close() }
-}
-
-export interface TrainToSend {
-  readonly from: string
-  readonly fromPort: number
-  readonly to: string
-  readonly toPort: number
-  readonly seq?: number
-  readonly ack?: number
-  readonly flags?: number
-  readonly window?: number
-  readonly timestamps?: readonly [number, number]
-  readonly ttl?: number
-  readonly tos?: number
-  readonly skip?: number
-  readonly segment?: number
-  readonly buffers?: readonly (string | Uint8Array)[]
-  /** Index of the first buffer, when it is not where it belongs. */
-  readonly offset?: number
-  readonly length?: number
-}
-
-/** Descriptors and buffers for one `send`. */
-export function describeTrains(trains: readonly TrainToSend[]): { descriptors: Int32Array; buffers: Uint8Array[] } {
-  const descriptors = new Int32Array(trains.length * layout.D_WORDS)
-  const buffers: Uint8Array[] = []
-  for (const [i, train] of trains.entries()) {
-    const d = descriptors.subarray(i * layout.D_WORDS)
-    const own = (train.buffers ?? []).map((buffer) => (typeof buffer === 'string' ? Buffer.from(buffer) : buffer))
-    d.set(addressWords(train.to), layout.KEY_REMOTE)
-    d.set(addressWords(train.from), layout.KEY_LOCAL)
-    d[layout.KEY_PORTS] = (train.toPort << 16) | train.fromPort
-    d[layout.D_SEQ] = train.seq ?? 1000
-    d[layout.D_ACK] = train.ack ?? 2000
-    d[layout.D_FLAGS] = (train.flags ?? layout.ACK | layout.PSH) | (train.timestamps ? layout.HAS_TIMESTAMPS : 0)
-    d[layout.D_WINDOW] = train.window ?? 500
-    d[layout.D_TSVAL] = train.timestamps?.[0] ?? 0
-    d[layout.D_TSECR] = train.timestamps?.[1] ?? 0
-    d[layout.D_OFFSET] = train.offset ?? buffers.length
-    d[layout.D_LENGTH] = train.length ?? own.length
-    d[layout.D_SEGMENT] = train.segment ?? own[0]?.length ?? 0
-    d[layout.D_SKIP] = train.skip ?? 0
-    d[layout.D_TTL] = ((train.tos ?? 0) << 8) | (train.ttl ?? 0)
-    buffers.push(...own)
-  }
-  return { descriptors, buffers }
-}
-
-export function sendTrains(native: NativeSender, trains: readonly TrainToSend[]): number {
-  const { descriptors, buffers } = describeTrains(trains)
-  return native.send(descriptors, 0, trains.length, buffers)
-}
-
 export function connect(carrier: NativeCarrier, address: string, port: number): Promise<number> {
   return new Promise((resolve) => carrier.connect(address, port, resolve))
 }
 
 export function dialler(family: Family, { localPort = 0, localAddress = loopback(family) } = {}): NativeCarrier {
   return new binding.Carrier({ family, localAddress, localPort, filter: diallerProgram(), mute: MUTE, userTimeoutMs: USER_TIMEOUT_MS })
+}
+
+export interface ListenerRigOptions {
+  readonly address?: string
+  readonly port?: number
+  readonly ipv6Only?: boolean
+  readonly steering?: Uint8Array
 }
 
 /** A listener whose accepted carriers are awaited one by one. */
@@ -205,13 +188,14 @@ export class ListenerRig implements Disposable {
   readonly #accepted: NativeCarrier[] = []
   readonly #waiting: ((carrier: NativeCarrier) => void)[] = []
 
-  constructor(family: Family, { address = loopback(family), port = 0, ipv6Only = false } = {}) {
+  constructor(family: Family, { address = loopback(family), port = 0, ipv6Only = false, steering }: ListenerRigOptions = {}) {
     this.native = new binding.CarrierListener({
       family,
       address,
       port,
       backlog: 64,
       ipv6Only,
+      steering,
       filter: listenerProgram(),
       mute: MUTE,
       userTimeoutMs: USER_TIMEOUT_MS,

@@ -36,6 +36,9 @@ describe('the assembler', () => {
     ['lsh #3', (p) => p.alu('lsh', 3), [0x64, 0, 0, 3]],
     ['mod #5', (p) => p.alu('mod', 5), [0x94, 0, 0, 5]],
     ['xor #-1', (p) => p.alu('xor', -1), [0xa4, 0, 0, 0xffffffff]],
+    ['mul #3', (p) => p.alu('mul', 3), [0x24, 0, 0, 3]],
+    ['xor x', (p) => p.alu('xor', 'x'), [0xac, 0, 0, 0]],
+    ['ret a', (p) => p.retAccumulator(), [0x16, 0, 0, 0]],
     ['ret #0xffffffff', (p) => p.ret(0xffffffff), [0x06, 0, 0, 0xffffffff]],
   ])('encodes %s', (_name, emit, expected) => {
     expect(instructions(emit(new Assembler()).ret(0).assemble())[0]).toEqual(expected)
