@@ -90,6 +90,8 @@ it('to a macvlan beside the device that it stands on, in one host', async () => 
   await b.output('ip', ['link', 'set', 'mv0', 'up'])
   await b.addAddress('10.79.0.2/24', 'mv0')
   await a.addAddress('10.79.0.1/24')
+  // Else either device answers for both addresses (ip-sysctl, arp_ignore), and packets come by one and leave by the other.
+  await b.output('sysctl', ['-q', '-w', 'net.ipv4.conf.all.arp_ignore=1'])
   const [server, client] = [await Peer.on(b), await Peer.on(a)]
   await server.listen({ host: '::', port: PORT, echo: true })
   await expectOnce(server, client, { host: '10.79.0.2' })
