@@ -10,6 +10,8 @@ export interface BulkJob {
   readonly size: number
   /** One `write` and one 'data' for each message, or runs by `sendTrain` and 'train'. */
   readonly by: 'message' | 'train'
+  /** The receiver keeps every so many-th message, and a copy of it, in `state.kept`. */
+  readonly keepEvery?: number
 }
 
 export interface BulkResult {
@@ -33,12 +35,13 @@ export async function bulk(
 type Conn = import('../../lib/index.ts').FakeTcpConn
 
 /** Starts the receiver; its result is in `state.bulkReceived`. */
-function receive(ctx: AgentContext, { id, messages, size, by }: BulkJob & { id: number }): void {
+function receive(ctx: AgentContext, { id, messages, size, by, keepEvery = 0 }: BulkJob & { id: number }): void {
   const conn: Conn = ctx.state.conns[id]
   const expected = Buffer.alloc(size)
   const seen = new Uint8Array(messages)
   const result = { intact: 0, corrupt: 0, doubled: 0, lost: 0 }
   let told = 0
+  ctx.state.kept ??= []
   ctx.state.bulkReceived = new Promise((resolve) => {
     let before = -1
     const finish = () => {
@@ -64,6 +67,7 @@ function receive(ctx: AgentContext, { id, messages, size, by }: BulkJob & { id: 
       else if (seen[number] === 1) result.doubled++
       else {
         seen[number] = 1
+        if (keepEvery > 0 && number % keepEvery === 0) ctx.state.kept.push([message, Buffer.from(message)])
         result.intact++
       }
       if (result.intact - told >= 32 || result.intact === messages) tell()
@@ -71,6 +75,7 @@ function receive(ctx: AgentContext, { id, messages, size, by }: BulkJob & { id: 
       if (result.intact === messages) setTimeout(finish, 100)
     }
     conn.removeAllListeners('data') // the peer would tell the test of each message
+    conn.removeAllListeners('train') // of a job before
     if (by === 'message') conn.on('data', onMessage)
     else
       conn.on('train', ({ buffer, segmentSize, count }) => {

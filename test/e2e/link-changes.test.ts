@@ -164,6 +164,43 @@ it.each([4, 6] as const)('the neighbour entry is deleted: captured frames answer
   await expectLink(made.client, made.id, BY_PACKET)
 })
 
+it('frames of two peers that were captured together answer for each by its own', async () => {
+  network = await createNetwork()
+  const [a, b, c] = [await network.addHost('a'), await network.addHost('b'), await network.addHost('c')]
+  await network.link(a, b)
+  await network.link(c, b)
+  await b.output('ip', ['link', 'add', 'br0', 'type', 'bridge', 'forward_delay', '0'])
+  for (const { name } of b.interfaces) await b.output('ip', ['link', 'set', name, 'master', 'br0'])
+  await b.output('ip', ['link', 'set', 'br0', 'up'])
+  for (const [host, cidr, iface] of [
+    [a, '10.78.0.1/24', 'eth0'],
+    [b, '10.78.0.2/24', 'br0'],
+    [c, '10.78.0.3/24', 'eth0'],
+  ] as const)
+    await host.addAddress(cidr, iface)
+  const server = await Peer.on(b)
+  await server.listen({ host: '10.78.0.2', port: PORT, echo: true })
+  const clients = [await Peer.on(a), await Peer.on(c)]
+  for (const client of clients) {
+    await client.dial({ host: '10.78.0.2', port: PORT })
+    await client.write(0, 'at first')
+    expect((await client.next('message')).text).toBe('at first')
+  }
+  for (let round = 0; round < 5; round++) {
+    // While nothing is read, both send: one batch.
+    const busy = server.agent.run(() => {
+      for (const end = performance.now() + 300; performance.now() < end; );
+    })
+    await Promise.all(clients.map((client) => client.write(0, `round ${round}`)))
+    await busy
+    for (const client of clients) expect((await client.next('message')).text).toBe(`round ${round}`)
+    // From here on only frames say where the clients are, until the kernel has asked again.
+    await b.output('ip', ['neighbour', 'flush', 'dev', 'br0'])
+    await Promise.all(clients.map((client) => client.write(0, `after ${round}`)))
+    for (const client of clients) expect((await client.next('message')).text).toBe(`after ${round}`)
+  }
+})
+
 it('the interface goes down and comes up again: messages fail meanwhile, the flow lives', async () => {
   const made = await flow()
   await made.a.output('ip', ['link', 'set', 'eth0', 'down'])

@@ -96,6 +96,25 @@ it('to a macvlan beside the device that it stands on, in one host', async () => 
   await expectOnce(server, client, { host: '10.77.0.2' })
 })
 
+it('through a VXLAN tunnel between hosts that both listen on the same port beneath it', async () => {
+  const [a, b] = await hosts('a', 'b')
+  await network!.link(a, b)
+  for (const [host, remote, number] of [
+    [a, b, 1],
+    [b, a, 2],
+  ] as const) {
+    await host.output('ip', ['link', 'add', 'vx0', 'type', 'vxlan', 'id', '7', 'dstport', '4789', 'remote', remote.address4, 'dev', 'eth0'])
+    await host.output('ip', ['link', 'set', 'vx0', 'up'])
+    await host.addAddress(`10.82.0.${number}/24`, 'vx0')
+    await host.addAddress(`fd00:82::${number}/64`, 'vx0')
+  }
+  const [server, client] = [await Peer.on(b), await Peer.on(a)]
+  await server.listen({ host: '::', port: PORT, echo: true })
+  await expectOnce(server, client, { host: '10.82.0.2' })
+  await expectOnce(server, client, { host: 'fd00:82::2' })
+  await expectOnce(server, client, { host: b.address4 })
+})
+
 it.each(['127.0.0.1', '::1', '10.77.0.1', 'fd00:77::1'])('on one host, to %s', async (host) => {
   const [a, b] = await hosts('a', 'b')
   await network!.link(a, b)

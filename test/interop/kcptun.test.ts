@@ -82,7 +82,7 @@ async function expectHealthyFlow(tunnel: Kcptun, role: 'listener' | 'dialler'): 
 
   const { connections, connectionDrops, errors, conns } = await tunnel.counted()
   expect({ connections, connectionDrops, errors }).toEqual({ connections: 1, connectionDrops: {}, errors: {} })
-  expect(conns).toMatchObject([{ dialect: 'tcpraw', capture: 'packet', setBacks: 0 }])
+  expect(conns).toMatchObject([{ dialect: 'tcpraw', capture: 'packet', link: 'packet', setBacks: 0 }])
   // None of the peer's messages was lost between the wire and the application; a few more may have come since the recording stopped.
   const recorded = theirs.filter(({ len }) => len > 0).length
   expect(conns[0].messagesIn).toBeGreaterThanOrEqual(recorded)

@@ -38,7 +38,7 @@ export interface Counted {
   readonly dropped: number
   readonly connectionDrops: Record<string, number>
   readonly errors: Record<string, number>
-  readonly conns: readonly { dialect: string | undefined; messagesIn: number; messagesOut: number; setBacks: number }[]
+  readonly conns: readonly { dialect: string | undefined; link: string; messagesIn: number; messagesOut: number; setBacks: number }[]
 }
 
 export class Kcptun implements AsyncDisposable {

@@ -18,6 +18,7 @@ await once(process, 'SIGTERM')
 const conns = [...relay.conns].map(({ stats }) => ({
   dialect: stats.dialect,
   capture: stats.capture,
+  link: stats.link,
   messagesIn: stats.messagesIn,
   messagesOut: stats.messagesOut,
   droppedIn: stats.droppedIn,
