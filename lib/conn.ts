@@ -302,10 +302,9 @@ export class FakeTcpConn extends Duplex {
 
   override _read(): void {
     this.#wanted = true
-    while (this.#wanted && this.#head < this.#queue.length) {
-      const message = this.#queue[this.#head]
-      this.#queue[this.#head++] = EMPTY
-      this.#queuedBytes -= message.length + MESSAGE_COST
+    while (this.#wanted) {
+      const message = this.#take()
+      if (message === null) break
       this.#wanted = this.push(message)
     }
     if (this.#head < this.#queue.length) {
@@ -320,6 +319,15 @@ export class FakeTcpConn extends Duplex {
       this.#head = 0
     }
     if (this.#peerEnded) this.push(null)
+  }
+
+  /** The message that has waited longest. */
+  #take(): Buffer | null {
+    if (this.#head === this.#queue.length) return null
+    const message = this.#queue[this.#head]
+    this.#queue[this.#head++] = EMPTY
+    this.#queuedBytes -= message.length + MESSAGE_COST
+    return message
   }
 
   override _destroy(error: Error | null, callback: (error?: Error | null) => void): void {
@@ -349,28 +357,30 @@ export class FakeTcpConn extends Duplex {
       this.#deliver(this.#arena.copy(memory, offset, length))
       return
     }
-    // In pieces, so that a small message that is kept does not keep all of a long train.
+    // In pieces, and a shorter last one alone, so that a small message that is kept does not keep all of a long train.
+    const whole = length - (length % segment)
     const most = segment * PIECE_MESSAGES
-    for (let start = 0; start < length; start += most) {
-      const bytes = Math.min(most, length - start)
+    for (let start = 0; start < whole; start += most) {
+      const bytes = Math.min(most, whole - start)
       const piece = this.#arena.copy(memory, offset + start, bytes)
-      for (let at = 0; at < bytes; at += segment) this.#deliver(view(piece, at, Math.min(at + segment, bytes)))
+      for (let at = 0; at < bytes; at += segment) this.#deliver(view(piece, at, at + segment))
     }
+    if (whole < length) this.#deliver(this.#arena.copy(memory, offset + whole, length - whole))
   }
 
-  /** What has waited so far comes first, as trains of one. */
+  /** What has waited so far comes first, as trains of one; if the listener goes meanwhile, the rest goes on waiting. */
   #startTrains(): void {
-    if (this.#inTrains || this.listenerCount('train') === 0) return
-    this.#inTrains = true
     // Those that the readable side has taken in already would flow away where nobody listens to 'data'.
-    if (this.listenerCount('data') === 0)
-      for (let first = this.read(); first !== null; first = this.read()) this.#tellTrain(first, first.length)
-    const waiting = this.#queue.splice(0).slice(this.#head)
-    this.#head = 0
-    this.#queuedBytes = 0
-    for (const message of waiting) this.#tellTrain(message, message.length)
-    // Nothing is pushed any more, but 'end' comes to a stream that flows.
-    this.resume()
+    const next: () => Buffer | null = this.listenerCount('data') === 0 ? () => this.read() : () => this.#take()
+    while (!this.#inTrains && !this.destroyed && this.listenerCount('train') > 0) {
+      const message = next()
+      if (message !== null) this.#tellTrain(message, message.length)
+      else {
+        this.#inTrains = true
+        // Nothing is pushed any more, but 'end' comes to a stream that flows.
+        this.resume()
+      }
+    }
   }
 
   /** @returns false when nobody listens */

@@ -1,0 +1,111 @@
+// A connection over a channel of the test's own: how arriving trains become 'data' and 'train' events, and what they keep alive.
+import { setImmediate as turn } from 'node:timers/promises'
+import { afterEach, expect, it } from 'vitest'
+import { FakeTcpConn, type Train } from '../../lib/conn.ts'
+import { MessageArena } from '../../lib/message-arena.ts'
+import type { Channel, ChannelSink } from '../../lib/transport.ts'
+
+const OPTIONS = {
+  writableHighWaterMark: 1 << 18,
+  readableHighWaterMark: 64,
+  receiveQueueBytes: 1 << 20,
+  oversize: 'error',
+  allowHalfOpen: true,
+} as const
+
+const conns: FakeTcpConn[] = []
+afterEach(() => {
+  for (const conn of conns.splice(0)) conn.destroy()
+})
+
+/** A connection, and a function that lets a train arrive on it. */
+function connected(): { conn: FakeTcpConn; arrive: (text: string, segment: number) => void } {
+  let sink: ChannelSink | undefined
+  const channel: Partial<Channel> = {
+    attach: (one) => {
+      sink = one
+    },
+    release: () => {},
+    countDrop: () => {},
+  }
+  const conn = new FakeTcpConn(channel as Channel, new MessageArena(), OPTIONS)
+  FakeTcpConn.start(conn)
+  conns.push(conn)
+  return {
+    conn,
+    arrive: (text, segment) => {
+      const memory = Buffer.from(`..${text}`)
+      sink?.onTrain(memory, 2, text.length, segment)
+      memory.fill(0)
+    },
+  }
+}
+
+it("messages that waited when a listener came for one 'train' only are not lost", async () => {
+  const { conn, arrive } = connected()
+  arrive('aabb', 2)
+  arrive('cc', 2)
+  const trains: string[] = []
+  conn.once('train', ({ buffer }) => trains.push(String(buffer)))
+  await turn()
+  const messages: string[] = []
+  conn.on('data', (message) => messages.push(String(message)))
+  await turn()
+  arrive('dd', 2)
+  expect([trains, messages]).toEqual([['aa'], ['bb', 'cc', 'dd']])
+})
+
+it('of more messages than the readable side takes in, too', async () => {
+  const { conn, arrive } = connected()
+  const sent = Array.from({ length: 500 }, (_, i) => String(i).padEnd(4))
+  for (const text of sent) arrive(text, 4)
+  const seen: string[] = []
+  const onTrain = ({ buffer }: Train) => {
+    seen.push(String(buffer))
+    if (seen.length === 100) conn.off('train', onTrain)
+  }
+  conn.on('train', onTrain)
+  await turn()
+  expect(seen).toEqual(sent.slice(0, 100))
+  conn.on('data', (message) => seen.push(String(message)))
+  await turn()
+  expect(seen).toEqual(sent)
+})
+
+it("'train' comes no more once the connection is destroyed", async () => {
+  const { conn, arrive } = connected()
+  arrive('aabbcc', 2)
+  const seen: string[] = []
+  conn.on('train', ({ buffer }) => {
+    seen.push(String(buffer))
+    conn.destroy()
+  })
+  await turn()
+  arrive('dd', 2)
+  expect(seen).toEqual(['aa'])
+})
+
+it("nor does 'data', in the middle of a train", async () => {
+  const { conn, arrive } = connected()
+  const seen: string[] = []
+  conn.on('data', (message) => {
+    seen.push(String(message))
+    conn.destroy()
+  })
+  await turn()
+  arrive('aabbcc', 2)
+  await turn()
+  expect(seen).toEqual(['aa'])
+})
+
+it('the shorter last message of a long train does not keep the train', () => {
+  const { conn, arrive } = connected()
+  const messages: Buffer[] = []
+  conn.on('data', (message) => messages.push(message))
+  conn.read(0)
+  arrive(`${'x'.repeat(45 * 1400)}yy`, 1400)
+  expect(messages.map(({ length }) => length)).toEqual([...Array(45).fill(1400), 2])
+  expect(String(messages[45])).toBe('yy')
+  expect(messages[44].buffer.byteLength).toBeLessThanOrEqual(64 * 1400)
+  expect(messages[45].buffer.byteLength).toBeLessThanOrEqual(16 << 10)
+})
