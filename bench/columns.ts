@@ -51,6 +51,7 @@ async function nodeColumn(
       const lossless = await climb(blast, async (rate) => trialOf(await pair.pace(size, trialMs, rate)), trials)
       // One flow's round trips are those of any number of idle ones.
       const microseconds = flows === 1 ? (await pair.pingPong(size, pingPongMs)).microseconds : []
+      await pair.checkLink()
       return {
         blastPerSecond: blast.deliveredPerSecond,
         blastLoss: blast.loss,

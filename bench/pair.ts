@@ -79,12 +79,20 @@ export class Pair {
       await this.blast(size, warmUpMs)
       if (flows === 1) await this.pingPong(size, warmUpMs)
     }
-    if (spec.is === 'faketcp' && spec.link !== 'auto') {
-      // What fell back to another link must not be shown under this one's name.
-      const { link } = await call(sender, 'facts')
-      if (link !== spec.link) throw new Unavailable(`it sends by '${link}' here though '${spec.link}' was asked for`)
-    }
+    await this.checkLink()
     if (profiles !== undefined) await Promise.all([call(sender, 'startProfile'), call(receiver, 'startProfile')])
+  }
+
+  /**
+   * What fell back to another link, on any flow, must not be shown under this one's name.
+   *
+   * @throws Unavailable
+   */
+  async checkLink(): Promise<void> {
+    if (this.#spec.is !== 'faketcp' || this.#spec.link === 'auto') return
+    const wanted = this.#spec.link
+    const other = (await call(this.#sender, 'links')).find((link) => link !== wanted)
+    if (other !== undefined) throw new Unavailable(`it sends by '${other}' here though '${wanted}' was asked for`)
   }
 
   blast(size: number, ms: number): Promise<Load> {

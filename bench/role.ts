@@ -57,6 +57,11 @@ export function facts(): Record<string, string | number> {
   return peers[0].facts()
 }
 
+/** By which link each flow sends now; of faketcp only. */
+export function links(): (string | number)[] {
+  return peers.map((peer) => peer.facts().link)
+}
+
 let profiler: Session | undefined
 
 /** Profiles this thread until `writeProfile`. Not `node --cpu-prof`: that one begins with the loader, and its thread would write to the same file. */

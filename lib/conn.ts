@@ -31,7 +31,7 @@ export interface Train {
 
 export interface FakeTcpConnEvents {
   data: [message: Buffer]
-  /** While anybody listens to it, messages come here, as many at a time as crossed the kernel in one piece, and there is no `'data'`. */
+  /** While anybody listens to it, messages come here, as many at a time as crossed the kernel in one piece, and there is no `'data'`. They come at once: `pause()` does not hold them back. */
   train: [train: Train]
   drop: [drop: Drop]
   close: [hadError: boolean]
