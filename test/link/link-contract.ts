@@ -32,7 +32,8 @@ import {
   SYN,
 } from '../../lib/native/layout.ts'
 import { addressWords } from '../native/packets.ts'
-import { binding, describeTrains, type Family, loopback, type TrainToSend, unusedPort } from '../native/rig.ts'
+import { binding, type Family, loopback, unusedPort } from '../native/rig.ts'
+import { describeTrains, type TrainToSend } from '../native/sender-rig.ts'
 
 export interface Combination {
   readonly family: Family
