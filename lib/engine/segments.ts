@@ -1,6 +1,7 @@
 // What every segment of a flow carries: addresses, window, timestamps, the acknowledgement; and when an acknowledgement must go alone.
 import { isLinkLocal } from '../address.ts'
 import { S_KEY, S_RCV_WINDOW_FIELD, S_RCV_WND, S_TS_OFFSET, S_TS_RECENT } from '../flow/layout.ts'
+import { NOWHERE } from '../link/hop-table.ts'
 import {
   D_ACK,
   D_FLAGS,
@@ -79,6 +80,7 @@ export class Segments {
     words[at + D_TSECR] = w[b + S_TS_RECENT]
     words[at + D_IFINDEX] = isLinkLocal(w, b + S_KEY + KEY_REMOTE) ? this.ifindex : 0
     words[at + D_TTL] = 0
-    words[at + D_HOP] = this.#link.hop
+    // An outbox by packet may find out while it is being filled that there is no hop: what is added then is refused there and goes the other way.
+    words[at + D_HOP] = Math.max(this.#link.hop, NOWHERE)
   }
 }
