@@ -102,7 +102,8 @@ int ReceiveSocket(int sender, int* error) {
   message.msg_iov = &part;
   message.msg_iovlen = 1;
   message.msg_control = control.bytes;
-  message.msg_controllen = sizeof control.bytes;
+  // Without the padding, in which a second descriptor would have room: the kernel closes what does not fit.
+  message.msg_controllen = CMSG_LEN(sizeof(int));
   const ssize_t size = recvmsg(sender, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
   *error = size < 0 && errno != ECONNRESET ? errno : 0;
   if (size <= 0) return -1;

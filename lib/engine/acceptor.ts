@@ -28,6 +28,12 @@ export interface ListenTarget {
   readonly link: LinkMode | 'auto'
 }
 
+/** A carrier and its key, which a connection that ends while it waits here can no longer tell. */
+interface Arrival {
+  readonly carrier: NativeCarrier
+  readonly key: Int32Array
+}
+
 /** The kernel caps it at net.core.somaxconn. */
 const BACKLOG = 65535
 /** One more reason for a sharded port to be in use. */
@@ -44,7 +50,7 @@ export class EngineAcceptor implements Acceptor {
   readonly #shard: ShardMember | undefined
   readonly #idleTimeoutMs: number
   #sink: AcceptorSink | undefined
-  #early: NativeCarrier[] = []
+  #early: Arrival[] = []
   #closed = false
   #referenced = true
 
@@ -94,7 +100,7 @@ export class EngineAcceptor implements Acceptor {
     this.#sink = sink
     const early = this.#early
     this.#early = []
-    for (const carrier of early) this.#tryAccept(carrier, sink)
+    for (const arrival of early) this.#tryAccept(arrival, sink)
   }
 
   close(): Promise<void> {
@@ -103,7 +109,7 @@ export class EngineAcceptor implements Acceptor {
       this.#listener.close()
       this.#shard?.close()
       this.#engine.forgetOrphans()
-      for (const carrier of this.#early.splice(0)) carrier.end('reset')
+      for (const { carrier } of this.#early.splice(0)) carrier.end('reset')
       this.#maybeShut()
     }
     return Promise.resolve()
@@ -124,21 +130,20 @@ export class EngineAcceptor implements Acceptor {
   }
 
   #onAccept(carriers: NativeCarrier[], errno: number): void {
-    this.#take(this.#shard === undefined ? carriers : this.#sort(this.#shard, carriers, true), errno, this.#listener)
+    const arrivals = carriers.flatMap(arrivalOf)
+    this.#take(this.#shard === undefined ? arrivals : this.#sort(this.#shard, arrivals, true), errno, this.#listener)
   }
 
   #onHandedOver(carriers: NativeCarrier[], errno: number): void {
     const shard = this.#shard as ShardMember
     shard.takenOver += carriers.length
-    this.#take(this.#sort(shard, carriers, false), errno, shard)
+    this.#take(this.#sort(shard, carriers.flatMap(arrivalOf), false), errno, shard)
   }
 
   /** Gives away what belongs to other shards. What is left is accepted here, and if it is not ours our captures will see it from here on. */
-  #sort(shard: ShardMember, carriers: NativeCarrier[], mayHandOver: boolean): NativeCarrier[] {
+  #sort(shard: ShardMember, arrivals: Arrival[], mayHandOver: boolean): Arrival[] {
     let refilter = false
-    const kept = carriers.filter((carrier) => {
-      const key = keyOf(carrier)
-      if (key === undefined) return false
+    const kept = arrivals.filter(({ carrier, key }) => {
       if (shard.owns(key, 0)) return true
       if (mayHandOver && shard.handOver(carrier, key)) return false
       if (shard.keep(key)) refilter = true
@@ -148,7 +153,7 @@ export class EngineAcceptor implements Acceptor {
     return kept
   }
 
-  #take(carriers: NativeCarrier[], errno: number, source: { resume(): void }): void {
+  #take(arrivals: Arrival[], errno: number, source: { resume(): void }): void {
     // What the third ACK brought was captured before TCP saw it; it may still wait to be read.
     this.#engine.drain()
     if (errno !== 0) {
@@ -156,30 +161,32 @@ export class EngineAcceptor implements Acceptor {
       const retry = setTimeout(() => source.resume(), ACCEPT_RETRY_MS)
       if (!this.#referenced) retry.unref()
     }
-    for (const carrier of carriers) {
-      if (this.#sink === undefined) this.#early.push(carrier)
-      else this.#tryAccept(carrier, this.#sink)
+    for (const arrival of arrivals) {
+      if (this.#sink === undefined) this.#early.push(arrival)
+      else this.#tryAccept(arrival, this.#sink)
     }
     if (errno !== 0) this.#sink?.onError(systemError(errno, 'accept', { address: this.address.address, port: this.address.port }))
   }
 
   /** What goes wrong with one connection must not cost the others. */
-  #tryAccept(carrier: NativeCarrier, sink: AcceptorSink): void {
+  #tryAccept(arrival: Arrival, sink: AcceptorSink): void {
     try {
-      this.#accept(carrier, sink)
+      this.#accept(arrival, sink)
     } catch (error) {
-      carrier.end('reset') // does nothing where it has ended already
+      arrival.carrier.end('reset') // does nothing where it has ended already
       rethrowLater(error)
     }
   }
 
-  #accept(carrier: NativeCarrier, sink: AcceptorSink): void {
-    const key = keyOf(carrier)
-    if (key === undefined) return
-    const orphan = this.#engine.orphans?.claim(key, 0)
-    const refusal = sink.refuse()
+  #accept({ carrier, key }: Arrival, sink: AcceptorSink): void {
     const stray = this.#shard?.owns(key, 0) === false
     const release = () => stray && this.#release(key)
+    if (arrivalOf(carrier).length === 0) {
+      release()
+      return
+    }
+    const orphan = this.#engine.orphans?.claim(key, 0)
+    const refusal = sink.refuse()
     if (refusal !== undefined) {
       release()
       this.#refuse(carrier, key, refusal, sink)
@@ -267,15 +274,15 @@ class AcceptorStats extends EngineStats implements ListenerStats {
   }
 }
 
-/** Undefined for a connection that its peer has reset before it was accepted: the kernel sees resets where it refused our filter. */
-function keyOf(carrier: NativeCarrier): Int32Array | undefined {
+/** None for a connection that its peer has reset before it was accepted: the kernel sees resets where it refused our filter. */
+function arrivalOf(carrier: NativeCarrier): [] | [Arrival] {
   const key = new Int32Array(KEY_WORDS)
   try {
     carrier.key(key)
-    return key
+    return [{ carrier, key }]
   } catch {
     carrier.end('reset') // sends nothing: there is no connection any more
-    return undefined
+    return []
   }
 }
 

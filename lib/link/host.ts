@@ -1,4 +1,5 @@
 // What the kernel says of this host, asked once for all paths that need it: devices, local addresses, neighbours. Knows no path beyond that.
+import { constants } from 'node:os'
 import { getSystemErrorName } from 'node:util'
 import type { NativeRouteSocket } from '../native/binding.ts'
 import {
@@ -37,6 +38,10 @@ const NUD_STALE = 0x04
 /** REACHABLE, STALE, DELAY, PROBE, NOARP, PERMANENT: those for which the kernel itself would send (NUD_VALID). */
 const NUD_USABLE = 0xde
 
+/** What netlink says when it has no memory or no room, rather than no route. */
+const { EAGAIN, ENOBUFS, ENOMEM } = constants.errno
+const UNANSWERED: ReadonlySet<number> = new Set([-EAGAIN, -ENOBUFS, -ENOMEM])
+
 /** A stale entry is given this long between two packets that make the kernel confirm it. */
 const PROBE_INTERVAL_MS = 15_000
 /** The same when packets come from another link address than the entry's. */
@@ -61,11 +66,14 @@ export interface Device {
   readonly why: string | undefined
 }
 
-/** A local address and since when it is not this host's. */
+/** A local address. */
 export interface Source {
   readonly id: string
   readonly words: Int32Array
   readonly ifindex: number
+  /** Look-ups say that it is this host's. */
+  found: boolean
+  /** Since when they do not say so any more. Infinity also where they never did, as in a VRF, whose routes are asked for in another way. */
   goneSince: number
   users: number
   round: number
@@ -178,7 +186,7 @@ export class HostView {
     const id = `${ifindex} ${words.join()}`
     let source = this.#sources.get(id)
     if (source === undefined) {
-      source = { id, words, ifindex, goneSince: Number.POSITIVE_INFINITY, users: 0, round: -1 }
+      source = { id, words, ifindex, found: false, goneSince: Number.POSITIVE_INFINITY, users: 0, round: -1 }
       this.#sources.set(id, source)
     }
     source.users++
@@ -196,8 +204,12 @@ export class HostView {
     // From the unspecified address, which the question's other half stays at: with a source that is gone IPv4 answers EINVAL (ip_route_output_key).
     this.#question.set(source.words, KEY_REMOTE)
     const failed = this.#kernel.route(this.#question, 0, source.ifindex, this.#route)
-    if (failed === 0 && this.#route[ROUTE_TYPE] === RTN_LOCAL) source.goneSince = Number.POSITIVE_INFINITY
-    else if (source.goneSince === Number.POSITIVE_INFINITY) source.goneSince = this.#now()
+    // No answer at all says nothing, and flows end for want of their address.
+    if (UNANSWERED.has(failed)) return
+    const before = source.found
+    source.found = failed === 0 && this.#route[ROUTE_TYPE] === RTN_LOCAL
+    if (source.found) source.goneSince = Number.POSITIVE_INFINITY
+    else if (before) source.goneSince = this.#now()
   }
 
   /** The entry of the four words at `at`, with one dependent more. */

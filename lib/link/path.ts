@@ -42,7 +42,7 @@ export interface Path {
   readonly mtu: number
   /** The path ends on this host. */
   readonly local: boolean
-  /** Since when the local address is not this host's any more, by the clock of `NextHops`; Infinity while it is. */
+  /** Since when the local address is not this host's any more, by the clock of `NextHops`; Infinity while it is, or where that cannot be told. */
   readonly addressGoneSince: number
   /** When the kernel's neighbour entry should be confirmed, which only packets do that the kernel itself sends: one harmless packet by raw socket
    * then, and `probed`. Infinity when there is no need. */
@@ -152,6 +152,7 @@ export class HopPath implements Path {
     if (typeof route === 'number') {
       this.#obstacle ??= noRoute(route)
     } else {
+      if (!this.#source.found) this.#obstacle ??= 'local address in another routing domain'
       local = route[ROUTE_TYPE] === RTN_LOCAL
       if (route[ROUTE_TYPE] !== RTN_UNICAST && !local) this.#obstacle ??= `route type ${route[ROUTE_TYPE]}`
       if (route[ROUTE_FLAGS] & ROUTE_ENCAPSULATED) this.#obstacle ??= 'encapsulated route'

@@ -88,18 +88,23 @@ export function matchRanges(program: Assembler, name: string, ranges: readonly R
   search(ranges)
 }
 
-/** Continues if the IPv6 address at `offset` is one of `addresses`, else goes to `none`. */
-export function matchIPv6(program: Assembler, name: string, offset: number, addresses: readonly Words[], none = 'drop'): void {
+/** Continues if the IPv6 address at `offset` is one of `addresses`, else drops. */
+export function matchIPv6(program: Assembler, name: string, offset: number, addresses: readonly Words[]): void {
   for (const [i, address] of addresses.entries()) {
-    const other = i < addresses.length - 1 ? `${name} ${i}` : none
-    // The last word first: addresses of one host often share the rest.
-    for (const w of [3, 2, 1, 0] as const) {
-      program.load('word', offset + w * 4)
-      program.jump('eq', address[w], w === 0 ? { yes: `${name} matches`, no: other } : { no: other })
-    }
-    if (other !== none) program.label(other)
+    const other = i < addresses.length - 1 ? `${name} ${i}` : 'drop'
+    compareWords(program, address, (w) => program.load('word', offset + w * 4), { yes: `${name} matches`, no: other })
+    if (other !== 'drop') program.label(other)
   }
   program.label(`${name} matches`)
+}
+
+/** Compares the words that `load` leaves in A. */
+export function compareWords(program: Assembler, address: Words, load: (word: number) => void, arms: { yes?: string; no: string }): void {
+  // The last word first: addresses of one host often share the rest.
+  for (const w of [3, 2, 1, 0] as const) {
+    load(w)
+    program.jump('eq', address[w], w === 0 ? arms : { no: arms.no })
+  }
 }
 
 export type Words = readonly [number, number, number, number]

@@ -2,7 +2,7 @@
 // shards are alive.
 import { KEY_PORTS, KEY_REMOTE } from '../native/layout.ts'
 import type { Assembler } from './bpf.ts'
-import { type AddressWords, isIPv4, matchIPv6, matchRanges, mergeRanges, type TcpHeader, unsignedWords, type Words } from './matching.ts'
+import { type AddressWords, compareWords, isIPv4, matchRanges, mergeRanges, type TcpHeader, unsignedWords, type Words } from './matching.ts'
 
 /** One of the listeners that divide a port among them. */
 export interface Shard {
@@ -32,6 +32,9 @@ export const MAX_EXCEPTIONS = 64
 
 /** Where the remote port is kept while X and A are needed; findTcp uses word 0. */
 export const PORT_SCRATCH = 1
+/** From here on the four words of an IPv6 source, while exceptions are compared with it: the kernel translates each load from the packet into eight
+ * instructions of its own, which count against net.core.optmem_max, and one from here into one. */
+const SOURCE_SCRATCH = 2
 
 // Multipliers and shifts of a 32-bit mixer in the manner of murmur's: Linux clients pick ephemeral ports of one parity and neighbouring addresses,
 // so every bit has to reach the lowest. It is not keyed (processes share no secret): a peer can choose its shard.
@@ -81,12 +84,14 @@ export function matchShard(program: Assembler, tcp: TcpHeader, family: 4 | 6, ip
   tcp.loadHalf(0).store(PORT_SCRATCH)
   loadShard(program, family, ip, shard.count)
   for (const index of [shard.index, ...shard.wholeShards]) program.jump('eq', index, { yes: 'shard matches' })
-  for (const [i, { words, ports }] of byAddress(family, shard.exceptions).entries()) {
-    const [next, found] = [`exception ${i} is another`, `exception ${i}`]
+  const exceptions = byAddress(family, shard.exceptions)
+  if (family === 6 && exceptions.length > 0) for (let w = 0; w < 4; w++) program.load('word', ip + 8 + w * 4).store(SOURCE_SCRATCH + w)
+  for (const [i, { words, ports }] of exceptions.entries()) {
+    const next = `exception ${i} is another`
     if (family === 4) program.load('word', ip + 12).jump('eq', words[3], { no: next })
-    else matchIPv6(program, found, ip + 8, [words], next)
+    else compareWords(program, words, (w) => program.loadScratch(SOURCE_SCRATCH + w), { no: next })
     program.loadScratch(PORT_SCRATCH)
-    matchRanges(program, found, mergeRanges(ports), 'shard matches')
+    matchRanges(program, `exception ${i}`, mergeRanges(ports), 'shard matches')
     program.label(next)
   }
   program.goto('drop').label('shard matches')

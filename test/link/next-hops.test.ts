@@ -20,7 +20,7 @@ const OTHER_MAC = '02:00:5e:10:20:ff'
 const THIRD_MAC = '02:00:5e:10:20:fd'
 const OWN_MAC = '02:00:00:00:00:02'
 const ELSEWHERE = 'the peer is heard on another interface'
-const [EINVAL, ENETDOWN] = [-22, -100]
+const [EAGAIN, ENOMEM, EINVAL, ENETDOWN, ENOBUFS] = [-11, -12, -22, -100, -105]
 
 let kernel: FakeKernel
 let changes: number
@@ -382,6 +382,30 @@ describe('notifications', () => {
     kernel.own.add('10.0.0.9')
     await notify(CHANGED_ADDRESS)
     expect([nine.addressGoneSince, headerOf(nine)]).toEqual([Number.POSITIVE_INFINITY, frame(MAC)])
+  })
+
+  it('never say that a local address is gone which look-ups never found, as in a VRF: it has no hop, but its flows live', async () => {
+    reachable('10.0.0.2')
+    const path = open('10.0.0.2', '10.9.9.9')
+    await pass(60_000)
+    expect([path.addressGoneSince, path.hop, path.why]).toEqual([Number.POSITIVE_INFINITY, -1, 'local address in another routing domain'])
+    kernel.own.add('10.9.9.9')
+    await notify(CHANGED_ADDRESS)
+    expect(headerOf(path)).toBe(frame(MAC))
+    kernel.own.delete('10.9.9.9')
+    await notify(CHANGED_ADDRESS)
+    expect([path.addressGoneSince < Number.POSITIVE_INFINITY, path.why]).toEqual([true, 'local address gone'])
+  })
+
+  it.each([EAGAIN, ENOBUFS, ENOMEM])('that cannot be looked into (%i) do not make a local address gone', async (errno) => {
+    reachable('10.0.0.2')
+    const path = open('10.0.0.2')
+    kernel.routeErrno = errno
+    await notify(CHANGED_ADDRESS)
+    expect([path.addressGoneSince, path.hop]).toEqual([Number.POSITIVE_INFINITY, -1])
+    kernel.routeErrno = 0
+    await notify(CHANGED_ADDRESS)
+    expect(headerOf(path)).toBe(frame(MAC))
   })
 })
 

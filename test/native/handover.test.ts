@@ -243,6 +243,16 @@ describe('an inbox', () => {
     await waiting.ended()
   })
 
+  it('takes one socket from each sender, and leaves no others open', async () => {
+    using inbox = new InboxRig()
+    const before = openSockets().length
+    const greedy = await Other.start('with-both-hands', inbox.name)
+    greedy.go()
+    await greedy.ended()
+    await expect.poll(() => inbox.received.length).toBe(1)
+    await expect.poll(() => openSockets().length).toBe(before + 1)
+  })
+
   it.runIf(process.getuid?.() === 0)('takes nothing of other users, and nobody gives to theirs', async () => {
     using pair = await carrierPair(4)
     {
