@@ -5,7 +5,6 @@
 
 #include <cerrno>
 #include <cstring>
-#include <memory>
 #include <vector>
 
 #include <linux/if_packet.h>
@@ -289,14 +288,6 @@ bool Capture::GrantedBuffer(int* bytes) {
   return error == 0 || ThrowSystem(env().napi(), error, "getsockopt");
 }
 
-napi_value Construct(napi_env napi, napi_callback_info info) {
-  const Arguments<1> args(napi, info);
-  if (!IsConstructing(napi, info)) return nullptr;
-  auto capture = std::make_unique<Capture>(Env::Of(napi));
-  if (!capture->Open(args.self, args[0]) || !capture->Attach(args.self)) return nullptr;
-  return capture.release()->Watch(args.self) ? args.self : nullptr;
-}
-
 napi_value SetFilter(napi_env napi, napi_callback_info info) {
   const Arguments<1> args(napi, info);
   if (Capture* capture = Wrapped::Of<Capture>(napi, args.self)) capture->SetFilter(args[0]);
@@ -338,7 +329,7 @@ napi_value DefineCapture(napi_env napi) {
       Method("close", Plain<Capture, &Capture::Close>),
   };
   napi_value constructor = nullptr;
-  napi_define_class(napi, "Capture", NAPI_AUTO_LENGTH, Construct, nullptr, sizeof members / sizeof *members, members, &constructor);
+  napi_define_class(napi, "Capture", NAPI_AUTO_LENGTH, Construct<Capture>, nullptr, sizeof members / sizeof *members, members, &constructor);
   return constructor;
 }
 

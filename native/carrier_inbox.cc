@@ -5,7 +5,6 @@
 
 #include <cerrno>
 #include <list>
-#include <memory>
 
 #include "callback.h"
 #include "handover.h"
@@ -169,14 +168,6 @@ void CarrierInbox::Deliver(const int* sockets, uint32_t count, int error) {
   on_carriers_.Call(inbox, 2, arguments);
 }
 
-napi_value Construct(napi_env napi, napi_callback_info info) {
-  const Arguments<1> args(napi, info);
-  if (!IsConstructing(napi, info)) return nullptr;
-  auto inbox = std::make_unique<CarrierInbox>(Env::Of(napi));
-  if (!inbox->Open(args.self, args[0]) || !inbox->Attach(args.self)) return nullptr;
-  return inbox.release()->Watch(args.self) ? args.self : nullptr;
-}
-
 }  // namespace
 
 napi_value DefineCarrierInbox(napi_env napi) {
@@ -185,7 +176,7 @@ napi_value DefineCarrierInbox(napi_env napi) {
       Method("close", Plain<CarrierInbox, &CarrierInbox::Close>),
   };
   napi_value constructor = nullptr;
-  napi_define_class(napi, "CarrierInbox", NAPI_AUTO_LENGTH, Construct, nullptr, sizeof members / sizeof *members, members, &constructor);
+  napi_define_class(napi, "CarrierInbox", NAPI_AUTO_LENGTH, Construct<CarrierInbox>, nullptr, sizeof members / sizeof *members, members, &constructor);
   return constructor;
 }
 

@@ -6,7 +6,6 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <memory>
 #include <vector>
 
 #include "address.h"
@@ -186,14 +185,6 @@ bool CarrierListener::LocalPort(int* port) {
   return error == 0 || ThrowSystem(env().napi(), error, "getsockname");
 }
 
-napi_value Construct(napi_env napi, napi_callback_info info) {
-  const Arguments<1> args(napi, info);
-  if (!IsConstructing(napi, info)) return nullptr;
-  auto listener = std::make_unique<CarrierListener>(Env::Of(napi));
-  if (!listener->Open(args.self, args[0]) || !listener->Attach(args.self)) return nullptr;
-  return listener.release()->Watch(args.self) ? args.self : nullptr;
-}
-
 napi_value LocalPort(napi_env napi, napi_callback_info info) {
   const Arguments<0> args(napi, info);
   int port = 0;
@@ -219,7 +210,7 @@ napi_value DefineCarrierListener(napi_env napi) {
       Getter("steered", Steered),
   };
   napi_value constructor = nullptr;
-  napi_define_class(napi, "CarrierListener", NAPI_AUTO_LENGTH, Construct, nullptr, sizeof members / sizeof *members, members, &constructor);
+  napi_define_class(napi, "CarrierListener", NAPI_AUTO_LENGTH, Construct<CarrierListener>, nullptr, sizeof members / sizeof *members, members, &constructor);
   return constructor;
 }
 

@@ -7,7 +7,6 @@
 
 #include <cerrno>
 #include <cstring>
-#include <memory>
 
 #include "classes.h"
 #include "headers.h"
@@ -174,17 +173,8 @@ void PacketSender::Finish(const int32_t* d, bool last) {
   Queue(segments);
 }
 
-napi_value Construct(napi_env napi, napi_callback_info info) {
-  const Arguments<1> args(napi, info);
-  if (!IsConstructing(napi, info)) return nullptr;
-  auto sender = std::make_unique<PacketSender>(Env::Of(napi));
-  if (!sender->Open(args.self, args[0]) || !sender->Attach(args.self)) return nullptr;
-  sender.release();
-  return args.self;
-}
-
 }  // namespace
 
-napi_value DefinePacketSender(napi_env napi) { return Sender::Define(napi, "PacketSender", Construct); }
+napi_value DefinePacketSender(napi_env napi) { return Sender::Define(napi, "PacketSender", Construct<PacketSender>); }
 
 }  // namespace faketcp

@@ -3,7 +3,6 @@
 #include <netinet/in.h>
 
 #include <cerrno>
-#include <memory>
 
 #include "classes.h"
 #include "headers.h"
@@ -90,17 +89,8 @@ void RawSender::Append(const int32_t* d, const Segment& segment) {
   Queue(1);
 }
 
-napi_value Construct(napi_env napi, napi_callback_info info) {
-  const Arguments<1> args(napi, info);
-  if (!IsConstructing(napi, info)) return nullptr;
-  auto sender = std::make_unique<RawSender>(Env::Of(napi));
-  if (!sender->Open(args.self, args[0]) || !sender->Attach(args.self)) return nullptr;
-  sender.release();
-  return args.self;
-}
-
 }  // namespace
 
-napi_value DefineRawSender(napi_env napi) { return Sender::Define(napi, "RawSender", Construct); }
+napi_value DefineRawSender(napi_env napi) { return Sender::Define(napi, "RawSender", Construct<RawSender>); }
 
 }  // namespace faketcp

@@ -7,7 +7,6 @@
 #include <sys/socket.h>
 
 #include <cerrno>
-#include <memory>
 
 #include "callback.h"
 #include "classes.h"
@@ -249,14 +248,6 @@ int RouteSocket::Link(int32_t ifindex, int32_t* out) {
   return 0;
 }
 
-napi_value Construct(napi_env napi, napi_callback_info info) {
-  const Arguments<1> args(napi, info);
-  if (!IsConstructing(napi, info)) return nullptr;
-  auto socket = std::make_unique<RouteSocket>(Env::Of(napi));
-  if (!socket->Open(args.self, args[0]) || !socket->Attach(args.self)) return nullptr;
-  return socket.release()->Watch(args.self) ? args.self : nullptr;
-}
-
 bool ToIfindex(napi_env napi, napi_value value, int32_t* out) {
   int64_t ifindex = 0;
   if (!ToInteger(napi, value, "ifindex", 0, INT32_MAX, &ifindex)) return false;
@@ -321,7 +312,7 @@ napi_value DefineRouteSocket(napi_env napi) {
       Method("close", Plain<RouteSocket, &RouteSocket::Close>),
   };
   napi_value constructor = nullptr;
-  napi_define_class(napi, "RouteSocket", NAPI_AUTO_LENGTH, Construct, nullptr, sizeof members / sizeof *members, members, &constructor);
+  napi_define_class(napi, "RouteSocket", NAPI_AUTO_LENGTH, Construct<RouteSocket>, nullptr, sizeof members / sizeof *members, members, &constructor);
   return constructor;
 }
 

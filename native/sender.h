@@ -25,6 +25,8 @@ class Sender : public Wrapped {
   using SendArguments = Arguments<5>;
 
   void EnvironmentEnds() override { Close(); }
+  /** There is nothing to listen to until room is awaited. */
+  bool Watch(napi_value) { return true; }
   void Close();
   /** False with an exception pending, and nothing sent, when the arguments are wrong. */
   bool Send(const SendArguments& args, double* sent);

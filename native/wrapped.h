@@ -3,7 +3,10 @@
 
 #include <node_api.h>
 
+#include <memory>
+
 #include "env.h"
+#include "js_values.h"
 
 namespace faketcp {
 
@@ -59,6 +62,19 @@ napi_value Plain(napi_env napi, napi_callback_info info) {
   napi_get_cb_info(napi, info, nullptr, nullptr, &self, nullptr);
   if (T* object = Wrapped::Of<T>(napi, self)) (object->*method)();
   return nullptr;
+}
+
+/**
+ * The constructor of a class that opens itself from an object of options (`bool Open(self, options)`), belongs to its JavaScript object from then on, and
+ * then begins to listen (`bool Watch(self)`): each false with an exception pending.
+ */
+template <class T>
+napi_value Construct(napi_env napi, napi_callback_info info) {
+  const Arguments<1> args(napi, info);
+  if (!IsConstructing(napi, info)) return nullptr;
+  auto object = std::make_unique<T>(Env::Of(napi));
+  if (!object->Open(args.self, args[0]) || !object->Attach(args.self)) return nullptr;
+  return object.release()->Watch(args.self) ? args.self : nullptr;
 }
 
 /** A handle scope for code that libuv calls. */
