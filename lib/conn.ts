@@ -94,6 +94,10 @@ export class FakeTcpConn extends Duplex {
     this.uncork()
   }
 
+  readonly #onNewListener = (event: string | symbol) => {
+    if (event === 'train' && !this.#inTrains) process.nextTick(() => this.#startTrains())
+  }
+
   /** @internal Made by dial and listeners. */
   constructor(channel: Channel, arena: MessageArena, options: ConnOptions) {
     super({
@@ -106,9 +110,7 @@ export class FakeTcpConn extends Duplex {
     this.#arena = arena
     this.#receiveQueueBytes = options.receiveQueueBytes
     this.#split = options.oversize === 'split'
-    Duplex.prototype.on.call(this, 'newListener', (event: string | symbol) => {
-      if (event === 'train' && !this.#inTrains) process.nextTick(() => this.#startTrains())
-    })
+    this.#watchListeners()
   }
 
   /** @internal Lets messages in; called once the connection has been announced. */
@@ -366,6 +368,19 @@ export class FakeTcpConn extends Duplex {
       for (let at = 0; at < bytes; at += segment) this.#deliver(view(piece, at, at + segment))
     }
     if (whole < length) this.#deliver(this.#arena.copy(memory, offset + whole, length - whole))
+  }
+
+  #watchListeners(): void {
+    if (!this.listeners('newListener').includes(this.#onNewListener)) Duplex.prototype.on.call(this, 'newListener', this.#onNewListener)
+  }
+
+  /** As every emitter's; listeners to `'train'` that are added afterwards are served all the same. */
+  override removeAllListeners(event?: string | symbol): this {
+    // Node looks at the number of arguments.
+    if (event === undefined) super.removeAllListeners()
+    else super.removeAllListeners(event)
+    this.#watchListeners()
+    return this
   }
 
   /** What has waited so far comes first, as trains of one; if the listener goes meanwhile, the rest goes on waiting. */

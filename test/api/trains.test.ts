@@ -72,6 +72,19 @@ it('of more messages than the readable side takes in, too', async () => {
   expect(seen).toEqual(sent)
 })
 
+it.each([undefined, 'newListener'])("a listener to 'train' is served after removeAllListeners(%s), too", async (event) => {
+  const { conn, arrive } = connected()
+  conn.on('removeListener', () => {}) // with one of these Node removes listeners one by one
+  if (event === undefined) conn.removeAllListeners()
+  else conn.removeAllListeners(event)
+  expect(conn.listenerCount('removeListener')).toBe(event === undefined ? 0 : 1)
+  const seen: string[] = []
+  conn.on('train', ({ buffer, count }) => seen.push(`${count} ${buffer}`))
+  await turn()
+  arrive('aabb', 2)
+  expect(seen).toEqual(['2 aabb'])
+})
+
 it("'train' comes no more once the connection is destroyed", async () => {
   const { conn, arrive } = connected()
   arrive('aabbcc', 2)
