@@ -262,7 +262,7 @@ export class FakeTcpConn extends Duplex {
         ? new FakeTcpError('ERR_FAKETCP_MESSAGE_EMPTY', 'An empty message cannot be sent: without payload a segment is a pure ACK')
         : new FakeTcpError('ERR_FAKETCP_MESSAGE_SIZE', `A message of ${size} bytes does not fit: at most ${max} bytes (maxMessageSize)`)
     if (callback !== undefined) process.nextTick(callback, error)
-    process.nextTick(() => this.#drop(misfit(size, max)))
+    process.nextTick(() => this.#drop(misfit(size, max, message.byteLength)))
     return !this.writableNeedDrain
   }
 
@@ -291,7 +291,7 @@ export class FakeTcpConn extends Duplex {
         const size = longestOf(message)
         if (size > 0 && size <= max) fitting.push(message)
         else if (size > max && this.#split) for (let at = 0; at < message.length; at += max) fitting.push(message.subarray(at, at + max))
-        else this.#drop(misfit(size, max))
+        else this.#drop(misfit(size, max, message.length))
       }
     }
     if (fitting.length === 0) done()
@@ -454,7 +454,8 @@ function longestOf(message: Outgoing): number {
   return segmentSize !== undefined && segmentSize < length ? segmentSize : length
 }
 
-/** The loss of a message that is empty or does not fit. */
-function misfit(size: number, max: number): Drop {
-  return { reason: size === 0 ? 'message-empty' : 'message-size', size, max }
+/** The loss of a message that is empty or does not fit, or of a run of such messages that has `bytes` in all. */
+function misfit(size: number, max: number, bytes: number): Drop {
+  const drop: Drop = { reason: size === 0 ? 'message-empty' : 'message-size', size, max }
+  return bytes > size ? { ...drop, count: Math.ceil(bytes / size) } : drop
 }

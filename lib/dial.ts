@@ -65,7 +65,7 @@ async function dialAddress(
   } catch (error) {
     // Where this host rewrites the packets of its own connections, a raw socket still sees them as the carrier does.
     const unseen = error instanceof FakeTcpError && error.code === 'ERR_FAKETCP_HANDSHAKE_UNSEEN'
-    if (!unseen || !dialler.mayFallBack || limit.error !== undefined) throw error
+    if (!unseen || !dialler.mayFallBack || parsed.link === 'packet' || limit.error !== undefined) throw error
     return await connect(parsed, address, shareMs, limit, diallerOf({ capture: 'raw', link: 'raw' }))
   }
 }

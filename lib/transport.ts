@@ -15,10 +15,13 @@ export type DropReason =
   /** The kernel refused the segment (a firewall's OUTPUT rule, no route, ...). */
   | 'send-refused'
 
-/** One lost message. `size` and `max` in bytes. */
+/** One lost message, or a run of them. `size` and `max` in bytes. */
 export interface Drop {
   readonly reason: DropReason
+  /** Of each message. */
   readonly size: number
+  /** Messages, where a whole run was refused; else left out. */
+  readonly count?: number
   /** The limit that it broke, where there is one. */
   readonly max?: number
   /** With `send-refused`: the system's code. */

@@ -245,7 +245,7 @@ export class Flow implements Channel, Deadline, TrainOwner {
   }
 
   countDrop(drop: Drop): void {
-    this.slot.floats[this.slot.floatBase + (drop.reason === 'receive-queue' ? F_DROPPED_IN : F_DROPPED_OUT)]++
+    this.slot.floats[this.slot.floatBase + (drop.reason === 'receive-queue' ? F_DROPPED_IN : F_DROPPED_OUT)] += drop.count ?? 1
   }
 
   release(): void {

@@ -5,7 +5,7 @@ import { NOWHERE } from '../link/hop-table.ts'
 import { NextHops, type Path } from '../link/next-hops.ts'
 import { type LinkMode, openPacketSender, openRawSender } from '../link/sender.ts'
 import type { Binding } from '../native/binding.ts'
-import { D_HOP, D_KEY, KEY_LOCAL } from '../native/layout.ts'
+import { D_HOP, D_KEY, HOP_IFINDEX, HOP_WORDS, KEY_LOCAL } from '../native/layout.ts'
 import type { Clock } from './clock.ts'
 import type { Flow } from './flow.ts'
 import { Outbox } from './outbox.ts'
@@ -23,6 +23,9 @@ export interface LinksHost {
   onPathsChanged(): void
 }
 
+/** Sockets by packet that one engine opens; what comes beyond shares the first. */
+const MAX_INTERFACES = 64
+
 /** Paths of all flows of this thread, and who is told of their changes. */
 let nextHops: NextHops | undefined
 const users = new Set<Links>()
@@ -30,8 +33,11 @@ const users = new Set<Links>()
 export class Links {
   readonly #host: LinksHost
   readonly #raw = new Map<4 | 6, Outbox>()
-  #packet: Outbox | undefined
-  /** Why there is none. */
+  /** By packet, one for each interface, so that a slow one holds back nobody else. */
+  readonly #packet = new Map<number, Outbox>()
+  /** The first, before it is known which interface it is for. */
+  #unused: Outbox | undefined
+  /** Why there is none by packet. */
   #noPacket = "link 'raw' was asked for"
   /** By packet first: what that link refuses goes by the other. */
   #all: Outbox[] = []
@@ -44,17 +50,11 @@ export class Links {
   prepare(family: 4 | 6): void {
     this.raw(family)
     const { binding, clock, link } = this.#host
-    if (link === 'raw' || this.#packet !== undefined) return
+    if (link === 'raw' || users.has(this)) return
     try {
-      const hops = nextHops ?? new NextHops(binding, onPathsChanged, clock.now)
-      nextHops = hops
+      nextHops ??= new NextHops(binding, onPathsChanged, clock.now)
+      this.#unused = this.#openPacket(nextHops)
       users.add(this)
-      this.#packet = new Outbox(
-        (onWritable) => openPacketSender(binding, hops, onWritable),
-        () => this.#host.onRoom(),
-        { renew: (words, at) => this.#renew(words, at), divert: (errno, words, at) => this.#divert(errno, words, at) },
-      )
-      this.#all.unshift(this.#packet)
     } catch (error) {
       if (link === 'packet') throw error
       this.#noPacket = error instanceof Error ? error.message : String(error)
@@ -63,7 +63,39 @@ export class Links {
 
   /** The outbox of the link that a flow's segments take now. */
   of(flow: Flow): Outbox {
-    return this.#packet !== undefined && flow.link.hop >= 0 ? this.#packet : this.raw(flow.family === 'IPv4' ? 4 : 6)
+    const { hop } = flow.link
+    return hop >= 0 && nextHops !== undefined ? this.#byPacket(nextHops, hop) : this.raw(flow.family === 'IPv4' ? 4 : 6)
+  }
+
+  #byPacket(hops: NextHops, hop: number): Outbox {
+    const ifindex = hops.table[hop * HOP_WORDS + HOP_IFINDEX]
+    let outbox = this.#packet.get(ifindex)
+    if (outbox === undefined) {
+      outbox = this.#unused ?? this.#another(hops)
+      this.#unused = undefined
+      this.#packet.set(ifindex, outbox)
+    }
+    return outbox
+  }
+
+  #another(hops: NextHops): Outbox {
+    const [first] = this.#packet.values()
+    if (this.#packet.size >= MAX_INTERFACES) return first
+    try {
+      return this.#openPacket(hops)
+    } catch {
+      return first // out of files: slow interfaces may hold back others
+    }
+  }
+
+  #openPacket(hops: NextHops): Outbox {
+    const outbox = new Outbox(
+      (onWritable) => openPacketSender(this.#host.binding, hops, onWritable),
+      () => this.#host.onRoom(),
+      { renew: (words, at) => this.#renew(words, at), divert: (errno, words, at) => this.#divert(errno, words, at) },
+    )
+    this.#all.unshift(outbox)
+    return outbox
   }
 
   raw(family: 4 | 6): Outbox {
@@ -82,7 +114,7 @@ export class Links {
 
   /** The path between the addresses of a key, or the reason why flows do without. */
   openPath(key: Int32Array, at: number, ifindex: number): Path | string {
-    return this.#packet === undefined || nextHops === undefined ? this.#noPacket : nextHops.open(key, at, ifindex)
+    return !users.has(this) || nextHops === undefined ? this.#noPacket : nextHops.open(key, at, ifindex)
   }
 
   /** Sends what is in the outboxes. Tells nobody anything. */

@@ -64,3 +64,25 @@ it.each([
   expect(await client.stats(id)).toMatchObject({ link, messagesOut: MESSAGES, droppedOut: 0 })
   expect(await server.stats(0)).toMatchObject({ messagesIn: MESSAGES, droppedIn: 0 })
 })
+
+it('a slow interface holds back nobody who leaves by another', async () => {
+  await using hosts = await twoHosts()
+  const { a, b } = hosts
+  const [, far] = await hosts.network.link(a, b)
+  const [server, client] = [await Peer.on(b), await Peer.on(a)]
+  await server.listen({ host: '0.0.0.0', port: PORT, echo: true })
+  const slow = await client.dial({ host: b.address4, port: PORT, writableHighWaterMark: 64 << 20 })
+  const other = await client.dial({ host: far.address4, port: PORT })
+  for (const { id } of [slow, other]) await expect.poll(async () => (await client.stats(id)).dialect).toBe('native')
+  expect([(await client.stats(slow.id)).link, (await client.stats(other.id)).link]).toEqual(['packet', 'packet'])
+  // What is written now takes ten times as long as this test has.
+  await a.output('tc', ['qdisc', 'add', 'dev', 'eth0', 'root', 'tbf', 'rate', '400kbit', 'burst', '128kb', 'limit', '64mb'])
+  await client.agent.run((ctx, id) => {
+    ctx.state.conns[id].sendTrain(Buffer.alloc(12_000 * 1000), 1000)
+  }, slow.id)
+  await client.write(other.id, 'by the other')
+  let message = await client.next('message')
+  while (message.id !== other.id) message = await client.next('message')
+  expect(message.text).toBe('by the other')
+  expect(await client.agent.run((ctx, id) => ctx.state.conns[id].writableLength, slow.id)).toBeGreaterThan(0)
+})
