@@ -1,5 +1,5 @@
 // Trains on their way to the kernel by one link: filled by flows, sent in one native call, resumed after a full socket buffer.
-import { EAGAIN, ENOBUFS, rethrowLater } from '../errors.ts'
+import { EAGAIN, EINVAL, ENOBUFS, rethrowLater } from '../errors.ts'
 import type { Sender } from '../link/sender.ts'
 import { D_LENGTH, D_OFFSET, D_SEGMENT, D_SKIP, D_WORDS } from '../native/layout.ts'
 
@@ -115,6 +115,7 @@ export class Outbox {
       this.#advance(sent)
       if (sent > 0) this.#deviceRetries = 0
       if (sent === asked) break
+      if (this.#total < asked - sent) continue // some were taken out
       const errno = this.#sender.errno
       if (errno === EAGAIN || (errno === ENOBUFS && this.#deviceRetries < DEVICE_RETRIES)) {
         this.#blocked = true
@@ -134,10 +135,32 @@ export class Outbox {
     try {
       return this.#sender.send(this.words, this.#from, this.#count - this.#from, this.#buffers)
     } catch (error) {
-      // A buffer that its owner has detached since it was written: nothing was sent, and which one it is the sender does not say.
+      // Nothing was sent. Buffers that their owners have detached since they were written have no bytes left: what they belong to is lost.
+      if (this.#strike()) return 0
       rethrowLater(error)
       return this.#total
     }
+  }
+
+  /** Takes out the trains with a buffer that is empty. @returns false when there is none */
+  #strike(): boolean {
+    let found = false
+    for (let i = this.#from; i < this.#count; i++) {
+      const at = i * D_WORDS
+      const first = this.words[at + D_OFFSET]
+      const end = first + this.words[at + D_LENGTH]
+      if (!this.#buffers.slice(first, end).some(({ length }) => length === 0)) continue
+      found = true
+      const owner = this.#owners[i]
+      if (owner !== undefined) this.#news.push({ owner, errno: EINVAL, size: this.words[at + D_SEGMENT] }, { owner, errno: SENT, size: 0 })
+      this.#owners[i] = undefined
+      this.#total -= this.#segments[i] - this.words[at + D_SKIP]
+      // One segment without payload, which has gone already.
+      this.#segments[i] = 1
+      this.words[at + D_LENGTH] = 0
+      this.words[at + D_SKIP] = 1
+    }
+    return found
   }
 
   /** Tells the owners what has become of their trains. */
@@ -169,7 +192,7 @@ export class Outbox {
   #advance(segments: number): void {
     this.#total -= segments
     let left = segments
-    while (left > 0) {
+    while (this.#from < this.#count) {
       const skip = this.#from * D_WORDS + D_SKIP
       const rest = this.#segments[this.#from] - this.words[skip]
       if (left < rest) {

@@ -19,6 +19,11 @@ class Script {
       const own = buffers.slice(d[D_OFFSET], d[D_OFFSET] + d[D_LENGTH])
       return { seq: d[D_SEQ], skip: d[D_SKIP], hop: d[D_HOP], bytes: Buffer.concat(own).toString() }
     })
+    const used = trains.flatMap((_, i) => {
+      const d = words.subarray((from + i) * D_WORDS)
+      return buffers.slice(d[D_OFFSET], d[D_OFFSET] + d[D_LENGTH])
+    })
+    if (used.some(({ length }) => length === 0)) throw new RangeError('a buffer is empty')
     this.calls.push(trains)
     const [taken, errno] = this.takes.shift() ?? [Number.POSITIVE_INFINITY, 0]
     this.errno = errno
@@ -145,4 +150,29 @@ it('tries a full device again, but not for ever', async () => {
   while (outbox.blocked) await delay(1)
   outbox.settle()
   expect(owner.news).toEqual(['done', `refused ${ENOBUFS} 1`, 'done'])
+})
+
+it('loses a message whose buffer was detached, and nothing of anybody else', () => {
+  const { script, outbox } = scripted()
+  const [careless, other] = [new Owner(), new Owner()]
+  add(outbox, other, 1, 'ab')
+  add(outbox, careless, 3, 'c')
+  const mine = new Uint8Array(1)
+  outbox.open(careless, 1, 1)
+  outbox.add(mine)
+  add(outbox, other, 5, 'de')
+  script.takes.push([3, EAGAIN], [0, EPERM])
+  structuredClone(mine.buffer, { transfer: [mine.buffer] })
+  outbox.transmit()
+  // What is refused now is the first of those that are left.
+  script.onWritable()
+  outbox.settle()
+  expect(script.calls.map((trains) => trains.map(({ bytes }) => bytes))).toEqual([['ab', 'c', '', 'de'], ['de'], ['de']])
+  expect([other.news, careless.news]).toEqual([
+    ['done', `refused ${EPERM} 1`, 'done'],
+    [`refused ${EINVAL} 1`, 'done', 'done'],
+  ])
+  add(outbox, other, 7, 'f')
+  outbox.transmit()
+  expect(script.calls.at(-1)).toMatchObject([{ seq: 7, bytes: 'f' }])
 })
