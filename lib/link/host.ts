@@ -25,7 +25,6 @@ import { ETHERNET_HEADER } from './hop-table.ts'
 
 // linux/if_arp.h
 const ARPHRD_ETHER = 1
-const ARPHRD_PPP = 512
 const ARPHRD_RAWIP = 519
 const ARPHRD_LOOPBACK = 772
 const ARPHRD_NONE = 0xfffe
@@ -266,7 +265,6 @@ function headerOf(type: number): Device['header'] | undefined {
     case ARPHRD_LOOPBACK:
       return 'zero'
     case ARPHRD_NONE:
-    case ARPHRD_PPP:
     case ARPHRD_RAWIP:
       return 'none'
     default:

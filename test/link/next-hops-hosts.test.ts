@@ -305,7 +305,6 @@ describe('a device', () => {
   let inject: Helper
   const ARPHRD_TUNNEL = '768'
   const ARPHRD_RAWIP = '519'
-  const ARPHRD_PPP = '512'
 
   beforeAll(() => {
     inject = compile(['test/inject.cc'])
@@ -342,8 +341,7 @@ describe('a device', () => {
   })
 
   it('that reserves other bytes in front of a packet than its type says is refused: trains would be lost in it', async () => {
-    // Like PPP, which has none that could be seen, and reserves some.
-    const tap = await device('tap', 'strange1', 3, ARPHRD_PPP)
+    const tap = await device('tap', 'strange1', 3, ARPHRD_RAWIP)
     expect(await open('peer', '10.88.3.2', '10.88.3.1')).toMatchObject({ hop: undefined, why: 'unusual link header' })
     await tap.close()
   })
