@@ -24,6 +24,7 @@
             'native/handover.cc',
             'native/headers.cc',
             'native/js_values.cc',
+            'native/link_header.cc',
             'native/netlink.cc',
             'native/offload.cc',
             'native/packet_sender.cc',

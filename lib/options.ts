@@ -16,7 +16,7 @@ export interface StreamOptions extends Partial<ConnOptions> {
   /** How packets are captured. Default 'auto': by AF_PACKET, which can split what the kernel's GRO has merged; 'raw' only where that cannot be had. */
   readonly capture?: CaptureMode | 'auto'
   /**
-   * How packets are sent. 'packet': by AF_PACKET, runs of equal messages in one piece, past this host's OUTPUT rules; 'raw': by IP raw
+   * How packets are sent. 'packet': by AF_PACKET, runs of equal messages in one piece, past this host's OUTPUT and POSTROUTING rules and IPsec policies; 'raw': by IP raw
    * sockets. Default 'auto': by AF_PACKET where that can be had and the next hop is known, each connection for itself (see `stats.link`), else by
    * raw socket. With 'packet', opening fails where AF_PACKET cannot be had.
    */

@@ -80,7 +80,10 @@ namespace faketcp {
   X(LINK_MAC_HIGH, 2)     \
   X(LINK_MAC_LOW, 3)      \
   X(LINK_MTU, 4)          \
-  X(LINK_WORDS, 5)        \
+  X(LINK_HEADER, 5)       \
+  X(LINK_WORDS, 6)        \
+  X(LINK_HEADER_OTHER, -1) \
+  X(LINK_HEADER_UNKNOWN, -2) \
   X(CHANGED_LINK, 1)      \
   X(CHANGED_NEIGHBOUR, 2) \
   X(CHANGED_ROUTE, 4)     \

@@ -1,4 +1,5 @@
-// RouteSocket: asks the kernel by rtnetlink for routes, neighbours and links, and tells when any of them has changed. Needs no capability. Decides
+// RouteSocket: asks the kernel by rtnetlink for routes, neighbours and links, and tells when any of them has changed. Needs no capability, but for what
+// a device reserves for a header. Decides
 // nothing: what an answer is good for is TypeScript's business.
 #include <arpa/inet.h>
 #include <linux/if_link.h>
@@ -13,6 +14,7 @@
 #include "headers.h"
 #include "js_values.h"
 #include "layout.h"
+#include "link_header.h"
 #include "netlink.h"
 #include "poll.h"
 #include "wrapped.h"
@@ -134,6 +136,7 @@ class RouteSocket final : public Wrapped {
   Poll poll_;
   Callback on_change_;
   NetlinkSocket queries_;
+  LinkHeaderProbe link_header_;
   NetlinkSocket notifications_;
 };
 
@@ -159,6 +162,7 @@ bool RouteSocket::Watch(napi_value self) {
 void RouteSocket::Close() {
   poll_.Close();
   queries_.Close();
+  link_header_.Close();
   notifications_.Close();
   on_change_.Clear();
   Unhold();
@@ -245,6 +249,7 @@ int RouteSocket::Link(int32_t ifindex, int32_t* out) {
     if (type == IFLA_ADDRESS) WriteMac(data, size, out + LINK_MAC_HIGH);
     if (type == IFLA_MTU) out[LINK_MTU] = Number32(data, size);
   });
+  out[LINK_HEADER] = link_header_.Ask(ifindex, static_cast<uint32_t>(out[LINK_MTU]));
   return 0;
 }
 

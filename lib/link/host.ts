@@ -7,6 +7,8 @@ import {
   KEY_PORTS,
   KEY_REMOTE,
   LINK_FLAGS,
+  LINK_HEADER,
+  LINK_HEADER_UNKNOWN,
   LINK_MAC_HIGH,
   LINK_MAC_LOW,
   LINK_MTU,
@@ -19,10 +21,10 @@ import {
   ROUTE_TYPE,
   ROUTE_WORDS,
 } from '../native/layout.ts'
+import { ETHERNET_HEADER } from './hop-table.ts'
 
 // linux/if_arp.h
 const ARPHRD_ETHER = 1
-const ARPHRD_PPP = 512
 const ARPHRD_RAWIP = 519
 const ARPHRD_LOOPBACK = 772
 const ARPHRD_NONE = 0xfffe
@@ -249,6 +251,10 @@ function describe(link: Int32Array): Device {
   const header = headerOf(type)
   if (header === undefined) return noDevice(`device type ${type}`)
   if (!(link[LINK_FLAGS] & IFF_UP) || !(link[LINK_FLAGS] & IFF_LOWER_UP)) return noDevice('link down')
+  // Trains would be lost on the way to the device: see native/link_header.h.
+  const expected = header === 'none' ? 0 : ETHERNET_HEADER
+  const reserved = link[LINK_HEADER]
+  if (reserved !== expected && reserved !== LINK_HEADER_UNKNOWN) return noDevice('unusual link header')
   return { header, macHigh: link[LINK_MAC_HIGH], macLow: link[LINK_MAC_LOW], mtu: link[LINK_MTU], why: undefined }
 }
 
@@ -259,7 +265,6 @@ function headerOf(type: number): Device['header'] | undefined {
     case ARPHRD_LOOPBACK:
       return 'zero'
     case ARPHRD_NONE:
-    case ARPHRD_PPP:
     case ARPHRD_RAWIP:
       return 'none'
     default:

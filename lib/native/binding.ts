@@ -181,7 +181,7 @@ export interface RouteSocketOptions {
 }
 
 /**
- * rtnetlink, for which no capability is needed. The questions return 0 or a negative errno, the kernel's own where it refused; -EBADF once closed.
+ * rtnetlink, for which no capability is needed (except LINK_HEADER of `link`). The questions return 0 or a negative errno, the kernel's own where it refused; -EBADF once closed.
  * The kernel answers within the call. Watching for changes never keeps the process alive.
  */
 export interface NativeRouteSocket {

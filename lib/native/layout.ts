@@ -128,7 +128,12 @@ export const LINK_FLAGS = 1
 export const LINK_MAC_HIGH = 2
 export const LINK_MAC_LOW = 3
 export const LINK_MTU = 4
-export const LINK_WORDS = 5
+/** Bytes that the kernel reserves for a link header in what AF_PACKET sends: 0, 14, LINK_HEADER_OTHER or LINK_HEADER_UNKNOWN. */
+export const LINK_HEADER = 5
+export const LINK_WORDS = 6
+export const LINK_HEADER_OTHER = -1
+/** Without CAP_NET_RAW, or while the device is down. */
+export const LINK_HEADER_UNKNOWN = -2
 
 /** Bits of what `RouteSocket` says has changed. */
 export const CHANGED_LINK = 1

@@ -46,7 +46,8 @@ beforeAll(async () => {
   }
   // Otherwise an interface that is taken down loses its IPv6 addresses for good.
   for (const host of [a, r]) await host.output('sysctl', ['-q', '-w', 'net.ipv6.conf.eth0.keep_addr_on_down=1'])
-  agent = await a.agent({ env, capabilities: 'none' })
+  // As a process that sends by packet; what a device reserves for headers is not told to others.
+  agent = await a.agent({ env, capabilities: 'net_raw' })
   await agent.run(async (ctx, url) => {
     ctx.state.rig = await ctx.import(url)
   }, rig.url)
@@ -310,8 +311,8 @@ describe('a device', () => {
   })
   afterAll(() => inject?.[Symbol.dispose]())
 
-  async function device(name: string, subnet: number, ...type: string[]) {
-    const child = a.spawn(inject.path, ['tun', name, ...type], { stdio: ['pipe', 'pipe', 'inherit'] })
+  async function device(kind: 'tun' | 'tap', name: string, subnet: number, ...type: string[]) {
+    const child = a.spawn(inject.path, [kind, name, ...type], { stdio: ['pipe', 'pipe', 'inherit'] })
     const [line] = await once(createInterface({ input: child.stdout! }), 'line')
     expect(line).toBe('ready')
     await a.addAddress(`10.88.${subnet}.1/24`, name)
@@ -326,7 +327,7 @@ describe('a device', () => {
     ['tun', 0, []],
     ['raw IP', 1, [ARPHRD_RAWIP]],
   ] as const)('without a link header (%s) needs no neighbour, and its end is the hop’s', async (_kind, subnet, type) => {
-    const tun = await device(`bare${subnet}`, subnet, ...type)
+    const tun = await device('tun', `bare${subnet}`, subnet, ...type)
     const { hop, mtu } = await open('peer', `10.88.${subnet}.2`, `10.88.${subnet}.1`)
     expect([hop?.ifindex, hop?.header, mtu]).toEqual([tun.ifindex, '', 1500])
     await tun.close()
@@ -334,9 +335,15 @@ describe('a device', () => {
   })
 
   it('of a type whose header nobody knows here is refused', async () => {
-    const tunnel = await device('strange0', 2, ARPHRD_TUNNEL)
+    const tunnel = await device('tun', 'strange0', 2, ARPHRD_TUNNEL)
     expect(await open('peer', '10.88.2.2', '10.88.2.1')).toMatchObject({ hop: undefined, why: 'device type 768' })
     await tunnel.close()
+  })
+
+  it('that reserves other bytes in front of a packet than its type says is refused: trains would be lost in it', async () => {
+    const tap = await device('tap', 'strange1', 3, ARPHRD_RAWIP)
+    expect(await open('peer', '10.88.3.2', '10.88.3.1')).toMatchObject({ hop: undefined, why: 'unusual link header' })
+    await tap.close()
   })
 })
 

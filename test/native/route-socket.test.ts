@@ -7,6 +7,8 @@ import * as layout from '../../lib/native/layout.ts'
 import { addonPaths } from '../../lib/native/loader.ts'
 import type { Agent } from '../support/agent.ts'
 import { twoHosts } from '../support/hosts.ts'
+import { compile } from './compile.ts'
+import { openDevice } from './device.ts'
 import { addressWords } from './packets.ts'
 import { binding } from './rig.ts'
 
@@ -104,7 +106,7 @@ describe('between two hosts', () => {
     await ip('route', 'add', 'prohibit', '10.66.6.0/24')
     expect((await route({ remote: '10.66.5.1' }))[0]).toBe(EHOSTUNREACH)
     expect((await route({ remote: '10.66.6.1' }))[0]).toBe(EACCES)
-    expect(await a.run((ctx) => ctx.state.rig.link(999) as Answer)).toEqual([-19, [0, 0, 0, 0, 0]])
+    expect(await a.run((ctx) => ctx.state.rig.link(999) as Answer)).toEqual([-19, [0, 0, 0, 0, 0, 0]])
   })
 
   it('source routing applies', async () => {
@@ -128,10 +130,37 @@ describe('between two hosts', () => {
       0,
       1,
       1,
-      [...macWords(hosts.a.mac), 1500],
+      [...macWords(hosts.a.mac), 1500, layout.LINK_HEADER_UNKNOWN],
     ])
     const [, loopback] = await a.run((ctx) => ctx.state.rig.link(1) as Answer)
     expect([loopback[layout.LINK_TYPE], loopback[layout.LINK_MTU]]).toEqual([772, 65536])
+  })
+
+  it('what a device reserves for a header is found by who may send by packet, and nothing is sent for it', async () => {
+    const sender = await hosts.a.agent({ env, capabilities: 'net_raw' })
+    const headerOf = async (device: string) => {
+      const ifindex = Number(await hosts.a.output('cat', [`/sys/class/net/${device}/ifindex`]))
+      return sender.run((ctx, index) => (ctx.state.rig.link(index) as Answer)[1], ifindex).then((words) => words[layout.LINK_HEADER])
+    }
+    await sender.run(async (ctx, url) => {
+      ctx.state.rig = await ctx.import(url)
+      ctx.state.rig.open()
+    }, RIG)
+    await ip('link', 'add', 'br-down', 'type', 'bridge')
+    using inject = compile(['test/inject.cc'])
+    await using tun = await openDevice(hosts.a, inject, 'tun')
+    await ip('link', 'set', 'tun0', 'up')
+    // Of the devices here only the loopback is quiet by itself.
+    const sent = () => hosts.a.output('cat', ['/sys/class/net/lo/statistics/tx_packets'])
+    const before = await sent()
+    expect([await headerOf('lo'), await headerOf('eth0'), await headerOf(tun.name), await headerOf('br-down')]).toEqual([
+      14,
+      14,
+      0,
+      layout.LINK_HEADER_UNKNOWN,
+    ])
+    expect(await sent()).toBe(before)
+    await ip('link', 'del', 'br-down')
   })
 
   it.each([
@@ -181,7 +210,7 @@ describe('calls', () => {
     expect(() => socket.route(key, 0, -1, out)).toThrow(/ifindex must be an integer/)
     expect(() => socket.route(key, 0, 0, out.subarray(1))).toThrow(/out must have at least 8 elements/)
     expect(() => socket.neighbour(1, key, 6, out)).toThrow(/at must be an integer from 0 to 5/)
-    expect(() => socket.link(1, new Int32Array(1))).toThrow(/out must have at least 5 elements/)
+    expect(() => socket.link(1, new Int32Array(1))).toThrow(/out must have at least 6 elements/)
     expect(() => socket.route.call({} as never, key, 0, 0, out)).toThrow(TypeError)
     expect(() => new binding.RouteSocket({ onChange: undefined as never })).toThrow(/onChange must be a function/)
     expect(() => (binding.RouteSocket as unknown as (options: unknown) => void)({ onChange() {} })).toThrow(TypeError)
