@@ -603,6 +603,12 @@ export class Flow implements Channel, Deadline, TrainOwner {
     this.#segments.writeWith(words, at, flags, seq, ack, now)
   }
 
+  /** @internal For the engine: the path, when it is time to have its neighbour confirmed and a segment may go. */
+  pathToProbe(now: number): Path | undefined {
+    const { path } = this.link
+    return this.#flowing && path !== undefined && now >= path.probeDue ? path : undefined
+  }
+
   /** @internal For the engine: a segment that says nothing new. */
   writeProbe(words: Int32Array, at: number, now: number): void {
     const { words: w, base: b } = this.slot

@@ -137,8 +137,8 @@ export class Links {
    * socket makes it.
    */
   probe(flow: Flow, now: number): void {
-    const { path } = flow.link
-    if (path === undefined || now < path.probeDue) return
+    const path = flow.pathToProbe(now)
+    if (path === undefined) return
     path.probed(now)
     const outbox = this.raw(flow.family === 'IPv4' ? 4 : 6)
     if (outbox.makeRoom()) flow.writeProbe(outbox.words, outbox.control(), now)
