@@ -23,13 +23,14 @@ class LinkHeaderProbe {
   LinkHeaderProbe(const LinkHeaderProbe&) = delete;
   LinkHeaderProbe& operator=(const LinkHeaderProbe&) = delete;
 
+  /** False without CAP_NET_RAW: then it is tried again with each question. */
+  bool Open();
   /** As LINK_HEADER of layout.h. */
   int32_t Ask(int32_t ifindex, uint32_t mtu);
   void Close();
 
  private:
   enum class Answer { kFits, kTooLong, kNone };
-  bool Open();
   /** Whether a frame of MTU and `header` bytes and one more fits. */
   Answer Fits(int32_t ifindex, uint32_t mtu, int header);
 

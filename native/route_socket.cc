@@ -145,7 +145,9 @@ bool RouteSocket::Open(napi_value self, napi_value options) {
   napi_value on_change = nullptr;
   if (!GetFunction(napi, options, "onChange", &on_change) || !on_change_.Set(env(), self, on_change, "FAKETCP_ROUTES")) return false;
   NetlinkSocket::Failure failure;
-  return (queries_.Open(0, &failure) && notifications_.Open(kGroups, &failure)) || ThrowSystem(napi, failure.error, failure.syscall);
+  if (!queries_.Open(0, &failure) || !notifications_.Open(kGroups, &failure)) return ThrowSystem(napi, failure.error, failure.syscall);
+  link_header_.Open(); // now, so that the first question does not open a descriptor that the last does not close
+  return true;
 }
 
 bool RouteSocket::Watch(napi_value self) {
