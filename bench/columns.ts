@@ -5,8 +5,8 @@ import { IPERF3_PORT, iperf3 } from './iperf3.ts'
 import { climb } from './ladder.ts'
 import type { BenchOptions } from './options.ts'
 import { type Load, Pair, trialOf, Unavailable } from './pair.ts'
-import type { NodeSpec, Spec } from './specs.ts'
-import { type Tool, Tunnel } from './tools.ts'
+import type { NodeSpec, Spec, Tool } from './specs.ts'
+import { Tunnel } from './tools.ts'
 import { openWire, type Wire } from './wires.ts'
 
 export interface Column {
@@ -23,7 +23,7 @@ export interface Scene {
   readonly b: Host
 }
 
-/** @throws Unavailable where this build or this machine lacks what is asked for */
+/** @throws Unavailable where this machine lacks what is asked for */
 export function openColumn(spec: Spec, scene: Scene, options: BenchOptions): Promise<Column> {
   switch (spec.is) {
     case 'iperf3':

@@ -52,7 +52,7 @@ export class Pair {
     this.#profiles = profiles
   }
 
-  /** @throws Unavailable where this build or this machine lacks what is asked for */
+  /** @throws Unavailable where this machine lacks what is asked for */
   static async open(spec: NodeSpec, a: Host, b: Host, options: PairOptions): Promise<Pair> {
     const nodeArgs = ['--import', TSX]
     const [sender, receiver] = await Promise.all([a.agent({ nodeArgs }), b.agent({ nodeArgs })])
@@ -68,8 +68,6 @@ export class Pair {
 
   async #begin(b: Host, { flows, profiles, warmUpMs, warmUpSizes, tunnel }: PairOptions): Promise<void> {
     const [sender, receiver, spec] = [this.#sender, this.#receiver, this.#spec]
-    const reason = await call(receiver, 'missing', { spec })
-    if (reason !== undefined) throw new Unavailable(reason)
     const address = tunnel === undefined ? b.address4 : '127.0.0.1'
     const target = { address, port: await call(receiver, 'listen', { spec, address, flows }) }
     const to = tunnel === undefined ? target : await tunnel(target)

@@ -24,11 +24,6 @@ async function load(spec: NodeSpec): Promise<Contender> {
   }
 }
 
-/** @returns why this build cannot run it; undefined when it can */
-export async function missing({ spec }: { spec: NodeSpec }): Promise<string | undefined> {
-  return (await load(spec)).missing
-}
-
 /** @returns the port */
 export async function listen({ spec, address, flows }: { spec: NodeSpec; address: string; flows: number }): Promise<number> {
   contender = await load(spec)

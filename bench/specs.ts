@@ -1,5 +1,4 @@
-// Names of everything that the bench can set side by side. No measuring here.
-import type { Tool } from './tools.ts'
+// Everything that the bench can set side by side, by name and by what it is. No measuring here.
 
 export const LINKS = ['raw', 'packet', 'auto'] as const
 /** How faketcp sends: its option `link`. */
@@ -8,6 +7,26 @@ export type Link = (typeof LINKS)[number]
 export const INTERFACES = ['stream', 'batch'] as const
 /** `stream`: write() and 'data', a Buffer for each message. `batch`: sendTrain() and 'train', a Buffer for many. */
 export type Interface = (typeof INTERFACES)[number]
+
+/** One end of a tunnel. Every word may hold placeholders. */
+export interface ToolEnd {
+  /** Commands that prepare the host (addresses, rules, sysctls), which is gone afterwards. */
+  readonly setup: readonly (readonly string[])[]
+  readonly command: readonly string[]
+  /** The program is ready when its output matches. */
+  readonly ready?: RegExp
+}
+
+export interface Tool {
+  readonly name: string
+  /** What goes in: datagrams, or a byte stream. */
+  readonly carries: 'udp' | 'tcp'
+  readonly maxFlows: number
+  /** Bytes. */
+  readonly maxMessageSize: number
+  readonly server: ToolEnd
+  readonly client: ToolEnd
+}
 
 export type FaketcpSpec = { readonly is: 'faketcp'; readonly link: Link; readonly interface: Interface }
 /** What a Node process at each end plays. */

@@ -6,26 +6,7 @@ import { isCommand, searchPath } from '../scripts/preflight.mjs'
 import { Program } from '../test/interop/programs.ts'
 import type { Host } from '../test/support/hosts.ts'
 import type { Endpoint } from './pair.ts'
-
-/** One end of a tunnel. Every word may hold placeholders. */
-interface End {
-  /** Commands that prepare the host (addresses, rules, sysctls), which is gone afterwards. */
-  readonly setup: readonly (readonly string[])[]
-  readonly command: readonly string[]
-  /** The program is ready when its output matches. */
-  readonly ready?: RegExp
-}
-
-export interface Tool {
-  readonly name: string
-  /** What goes in: datagrams, or a byte stream. */
-  readonly carries: 'udp' | 'tcp'
-  readonly maxFlows: number
-  /** Bytes. */
-  readonly maxMessageSize: number
-  readonly server: End
-  readonly client: End
-}
+import type { Tool, ToolEnd } from './specs.ts'
 
 const SHIPPED = fileURLToPath(new URL('tools/', import.meta.url))
 const PLACEHOLDERS = ['serverAddress', 'serverPort', 'targetAddress', 'targetPort', 'entranceAddress', 'entrancePort', 'interface'] as const
@@ -141,7 +122,7 @@ function toolOf(value: unknown): Tool {
   return made
 }
 
-function endOf(role: string, value: unknown): End {
+function endOf(role: string, value: unknown): ToolEnd {
   const { setup = [], command, ready } = object(`'${role}'`, value, ['setup', 'command', 'ready'])
   if (!Array.isArray(setup)) throw new TypeError(`'${role}.setup' is an array of commands; got ${JSON.stringify(setup)}`)
   if (ready !== undefined && typeof ready !== 'string')

@@ -31,8 +31,6 @@ export interface Listening {
 export interface Contender {
   /** What a handler gets: a message each, messages in trains, or a stream without boundaries, whose messages are bytes divided by size. */
   readonly delivers: 'messages' | 'trains' | 'bytes'
-  /** Why this build cannot run it; undefined when it can. */
-  readonly missing?: string
   /** Waits for `flows` connections. */
   listen(address: string, flows: number): Promise<Listening>
   connect(address: string, port: number): Promise<Peer>

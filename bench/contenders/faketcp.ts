@@ -1,34 +1,22 @@
 // The library as it is built, with its defaults but for what is compared: the link, and the interface.
 import type * as Library from '../../lib/index.ts'
-import type { FaketcpSpec, Link } from '../specs.ts'
+import type { FaketcpSpec } from '../specs.ts'
 import { type Contender, collector, type Handler, type Peer } from './contender.ts'
 import { streamBurst } from './stream-burst.ts'
 
 const library = new URL('../../dist/index.js', import.meta.url).href
-const { dial, listen, FakeTcpConn } = (await import(library)) as typeof Library
+const { dial, listen } = (await import(library)) as typeof Library
 
 /** The most that one sendTrain() gets: what write() takes before it says false. */
 const TRAIN_BYTES = 256 << 10
-
-interface Train {
-  readonly buffer: Buffer
-  readonly segmentSize: number
-}
-/** The batch interface, which a build may lack. */
-interface BatchConn {
-  sendTrain(buffer: Uint8Array, segmentSize: number): boolean
-  on(event: 'train', listener: (train: Train) => void): unknown
-}
 
 export function faketcp({ link, interface: side }: FaketcpSpec): Contender {
   const batch = side === 'batch'
   const peerOf = batch ? batchPeer : streamPeer
   return {
     delivers: batch ? 'trains' : 'messages',
-    ...(batch && !('sendTrain' in FakeTcpConn.prototype) ? { missing: 'this build has no sendTrain()' } : {}),
     async listen(address, flows) {
-      const options: Library.ListenOptions & { link: Link } = { host: address, port: 0, link }
-      const listener = await listen(options)
+      const listener = await listen({ host: address, port: 0, link })
       const { add, all } = collector<Peer>(flows)
       const more = () => ({
         kernelDrops: listener.stats.reduce((sum, one) => sum + one.kernelDrops, 0),
@@ -38,8 +26,7 @@ export function faketcp({ link, interface: side }: FaketcpSpec): Contender {
       return { port: listener.address()?.port ?? 0, accepted: all, close: () => listener.close() }
     },
     async connect(address, port) {
-      const options: Library.DialOptions & { link: Link } = { host: address, port, link }
-      return peerOf(await dial(options), () => ({}))
+      return peerOf(await dial({ host: address, port, link }), () => ({}))
     },
   }
 }
@@ -59,9 +46,8 @@ function streamPeer(conn: Library.FakeTcpConn, more: More): Peer {
 }
 
 function batchPeer(conn: Library.FakeTcpConn, more: More): Peer {
-  const trains = conn as unknown as BatchConn
   let handler: Handler = () => {}
-  trains.on('train', ({ buffer, segmentSize }) => handler(buffer, segmentSize))
+  conn.on('train', ({ buffer, segmentSize }) => handler(buffer, segmentSize))
   let train = Buffer.alloc(0)
   let size = 0
   return {
@@ -75,7 +61,7 @@ function batchPeer(conn: Library.FakeTcpConn, more: More): Peer {
       let more = true
       while (more && sent < count) {
         const bytes = Math.min(train.length, (count - sent) * size)
-        more = trains.sendTrain(train.subarray(0, bytes), size)
+        more = conn.sendTrain(train.subarray(0, bytes), size)
         sent += bytes / size
       }
       if (more) setImmediate(done, sent)
