@@ -2,6 +2,7 @@
 import { isIP } from 'node:net'
 import { checkPort, type HostPort, parseHostPort } from './address.ts'
 import type { ConnOptions } from './conn.ts'
+import type { FlowOptions } from './engine/flow-options.ts'
 import { invalidOption } from './errors.ts'
 import { FlowTable, type FlowTableOptions } from './flow/table.ts'
 import type { CaptureMode } from './link/capture.ts'
@@ -23,6 +24,18 @@ export interface StreamOptions extends Partial<ConnOptions> {
   readonly link?: LinkMode | 'auto'
   /** Ends a connection on which nothing was heard for so long, with `ERR_FAKETCP_IDLE`. Default 0: never. */
   readonly idleTimeoutMs?: number
+  /**
+   * After so long without a sign of the peer it is asked for one, by an empty segment as the kernel's own keepalive sends it, so that NAT entries
+   * in between outlive the silence. A peer of this library that answers none of three questions is gone: the connection ends with `ETIMEDOUT` after
+   * twice this time. Other peers are asked too, but may never answer. Default 45 000; 0: never.
+   */
+  readonly keepAliveMs?: number
+  /**
+   * Whether segments of a peer of this library must show that it sees ours: acknowledge what was sent lately and echo a timestamp of the last
+   * seconds, else they are dropped (`stats.rejected.ack`, `.timestamp`) and answered by a challenge ACK (RFC 5961). It keeps strangers who guess numbers from
+   * getting a byte in. Default true; false where something in between removes or rewrites TCP timestamps. Other peers are never judged so.
+   */
+  readonly strict?: boolean
   /** Where the flows are kept; see `createFlowTable`. Default: one of this thread's own. */
   readonly table?: FlowTable
   /** Cancels what is being opened; rejects with an AbortError. */
@@ -64,7 +77,7 @@ export interface ParsedStream {
   readonly conn: ConnOptions
   readonly capture: CaptureMode | 'auto'
   readonly link: LinkMode | 'auto'
-  readonly idleTimeoutMs: number
+  readonly flow: FlowOptions
   readonly table: FlowTable
   readonly signal: AbortSignal | undefined
 }
@@ -170,7 +183,7 @@ function withAddress<T extends { host?: string; port?: number }>(target: string 
 }
 
 function parseStream(options: StreamOptions): ParsedStream {
-  const { capture = 'auto', link = 'auto', idleTimeoutMs = 0, signal, table } = options
+  const { capture = 'auto', link = 'auto', idleTimeoutMs = 0, keepAliveMs = 45_000, strict = true, signal, table } = options
   if (signal !== undefined && !(signal instanceof AbortSignal)) throw invalidOption('signal', 'an AbortSignal', signal)
   if (table !== undefined && !(table instanceof FlowTable))
     throw invalidOption('table', 'a FlowTable (createFlowTable, FlowTable.attach)', table)
@@ -179,7 +192,11 @@ function parseStream(options: StreamOptions): ParsedStream {
   return {
     capture: oneOf('capture', capture, ['auto', 'packet', 'raw']),
     link: oneOf('link', link, ['auto', 'packet', 'raw']),
-    idleTimeoutMs: count('idleTimeoutMs', idleTimeoutMs),
+    flow: {
+      idleTimeoutMs: count('idleTimeoutMs', idleTimeoutMs),
+      keepAliveMs: count('keepAliveMs', keepAliveMs),
+      strict: flag('strict', strict),
+    },
     signal,
     table: table ?? threadTable(),
     conn: {

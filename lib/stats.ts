@@ -48,6 +48,8 @@ export interface CaptureStats {
     readonly window: number
     /** Acknowledges what was never sent, or what is long gone. */
     readonly ack: number
+    /** Echoes a timestamp that was not sent lately, or none (`strict`). */
+    readonly timestamp: number
     /** Reset or FIN with the wrong sequence number (RFC 5961): answered by a challenge ACK or ignored. */
     readonly reset: number
     /** Data after the flow had ended. */

@@ -13,6 +13,7 @@ import type { Shard } from '../wire/shards.ts'
 import { EngineStats } from './counters.ts'
 import { Engine } from './engine.ts'
 import type { Flow } from './flow.ts'
+import type { FlowOptions } from './flow-options.ts'
 import { ShardMember } from './shard.ts'
 
 export interface ListenTarget {
@@ -21,7 +22,7 @@ export interface ListenTarget {
   readonly port: number
   /** With '::' only: no IPv4. */
   readonly ipv6Only: boolean
-  readonly idleTimeoutMs: number
+  readonly flow: FlowOptions
   /** This listener's part of the port; undefined: all of it. Never with port 0. */
   readonly shard: Shard | undefined
   readonly capture: CaptureMode | 'auto'
@@ -48,7 +49,7 @@ export class EngineAcceptor implements Acceptor {
   readonly #listener: NativeCarrierListener
   readonly #where: Pick<CaptureFilter, 'ports' | 'addresses'>
   readonly #shard: ShardMember | undefined
-  readonly #idleTimeoutMs: number
+  readonly #options: FlowOptions
   #sink: AcceptorSink | undefined
   #early: Arrival[] = []
   #closed = false
@@ -62,7 +63,7 @@ export class EngineAcceptor implements Acceptor {
     const families: Array<4 | 6> = family === 4 ? [4] : wildcard && !target.ipv6Only ? [6, 4] : [6]
     const words = addressWords(binding, target.address)
     const addresses = wildcard ? undefined : [words]
-    this.#idleTimeoutMs = target.idleTimeoutMs
+    this.#options = target.flow
     this.#shard = target.shard && new ShardMember(target.shard, where, words)
     const concerns = (key: Int32Array, at: number) => this.#shard?.owns(key, at) ?? true
     this.#engine = new Engine({ binding, table, capture: target.capture, link: target.link, orphans: true, concerns })
@@ -201,7 +202,7 @@ export class EngineAcceptor implements Acceptor {
       flow = this.#engine.insert(
         key,
         carrier,
-        { role: 'listener', hello: true, idleTimeoutMs: this.#idleTimeoutMs, onFreed: release },
+        { role: 'listener', hello: true, options: this.#options, onFreed: release },
         this.#modeFor(key, seen || stray),
       )
     } catch (error) {

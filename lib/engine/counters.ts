@@ -15,6 +15,7 @@ import type { CaptureStats } from '../stats.ts'
 export class EngineCounters {
   window = 0
   ack = 0
+  timestamp = 0
   reset = 0
   late = 0
   orphan = 0
@@ -50,7 +51,7 @@ export class EngineStats implements CaptureStats {
     return this.#captures.reduce((sum, capture) => sum + capture.receiveBufferBytes, 0)
   }
   get rejected(): CaptureStats['rejected'] {
-    const { window, ack, reset, late, orphan } = this.#counters
+    const { window, ack, timestamp, reset, late, orphan } = this.#counters
     return {
       truncated: this.#sum(REJECT_TRUNCATED),
       header: this.#sum(REJECT_HEADER),
@@ -59,6 +60,7 @@ export class EngineStats implements CaptureStats {
       foreign: this.#sum(REJECT_FOREIGN),
       window,
       ack,
+      timestamp,
       reset,
       late,
       orphan,

@@ -11,6 +11,7 @@ import type { Channel } from '../transport.ts'
 import { MAX_PORTS } from '../wire/programs.ts'
 import { Engine } from './engine.ts'
 import type { Flow } from './flow.ts'
+import type { FlowOptions } from './flow-options.ts'
 
 export interface DialTarget {
   /** Numeric. */
@@ -21,7 +22,7 @@ export interface DialTarget {
   /** 0: the kernel chooses. */
   readonly localPort: number
   readonly dialect: 'native' | 'tcpraw'
-  readonly idleTimeoutMs: number
+  readonly flow: FlowOptions
 }
 
 /** One dial that has not settled yet. */
@@ -94,9 +95,8 @@ export class Dialler {
       carrier = this.#bind(family, local, target.localPort)
       const port = carrier.localPort
       key[KEY_PORTS] = (target.port << 16) | port
-      const { idleTimeoutMs } = target
       const hello = target.dialect === 'native'
-      flow = this.#engine.insert(key, carrier, { role: 'dialler', hello, idleTimeoutMs, onFreed: () => this.#removePort(port) })
+      flow = this.#engine.insert(key, carrier, { role: 'dialler', hello, options: target.flow, onFreed: () => this.#removePort(port) })
       if (flow === undefined) throw systemError(EADDRINUSE, 'connect', where)
       this.#addPort(port)
       const opening = flow

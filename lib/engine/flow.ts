@@ -1,7 +1,7 @@
 // One flow: the state machine behind a Channel. It judges what arrives and says what is to leave; sockets, timers and the list of flows belong
 // to the engine (FlowHost), numbering and closing to its parts (Segments, SendQueue, HelloExchange, Farewell).
-import { formatAddress, formatHostPort, isMapped } from '../address.ts'
-import { EADDRNOTAVAIL, ECONNRESET, FakeTcpError, guarded, rethrowLater, systemError } from '../errors.ts'
+import { formatAddress, isMapped } from '../address.ts'
+import { ECONNRESET, guarded, rethrowLater, systemError } from '../errors.ts'
 import type { Deadline } from '../flow/deadlines.ts'
 import {
   CLOSING,
@@ -10,20 +10,21 @@ import {
   F_DROPPED_OUT,
   F_LAST_HEARD_MS,
   F_MESSAGES_IN,
+  FLAG_STRICT,
   OPEN,
   S_DIALECT,
+  S_FLAGS,
   S_IRS,
   S_ISN,
   S_KEY,
   S_MAX_MESSAGE,
-  S_RCV_NXT,
   S_SND_MAX,
   S_SND_NXT,
   S_SND_WND,
   S_STATE,
   TIME_WAIT,
 } from '../flow/layout.ts'
-import { distance, maxSeq } from '../flow/serial.ts'
+import { distance } from '../flow/serial.ts'
 import type { FlowTable } from '../flow/table.ts'
 import type { CaptureMode } from '../link/capture.ts'
 import type { Path } from '../link/next-hops.ts'
@@ -54,29 +55,44 @@ import {
 import type { Channel, ChannelSink, Drop, Family } from '../transport.ts'
 import { DIALECT_NATIVE, DIALECT_TCPRAW } from '../wire/dialect.ts'
 import { type Role, SPLITS_TRAINS } from '../wire/hello.ts'
-import { ACCEPTED, absorb, judge, judgeReset, nextAck, nextSequence, OUT_OF_WINDOW } from '../wire/rules.ts'
+import {
+  ACCEPTED,
+  absorb,
+  ackFloorIsLow,
+  asksForAck,
+  BAD_ACK,
+  BAD_TIMESTAMP,
+  beStrict,
+  isCarriersFin,
+  judge,
+  judgeReset,
+  nextAck,
+  nextSequence,
+  OUT_OF_WINDOW,
+  questionSequence,
+  raiseAckFloor,
+  type Verdict,
+} from '../wire/rules.ts'
 import type { Clock } from './clock.ts'
 import type { EngineCounters } from './counters.ts'
+import { EarlySegments } from './early.ts'
 import { Farewell } from './farewell.ts'
+import type { FlowOptions } from './flow-options.ts'
 import { FlowStats } from './flow-stats.ts'
 import { type Handshake, headerBytes, takeAgreement, takeNumbers } from './handshake.ts'
 import { HelloExchange } from './hello-exchange.ts'
 import { LinkChoice } from './link-choice.ts'
-import { EARLY_BYTES, EARLY_TRAINS, type KeptTrain, keep } from './orphans.ts'
+import { Liveness } from './liveness.ts'
 import type { Outbox, TrainOwner } from './outbox.ts'
 import { Segments } from './segments.ts'
 import { SendQueue } from './send-queue.ts'
 import { Slot } from './slot.ts'
+import { judgeLate, TIME_WAIT_MS } from './time-wait.ts'
 
-/** How long an ended flow absorbs late segments before its carrier goes and the kernel would answer them with resets. */
-const TIME_WAIT_MS = 2000
 /** tcpraw reads into 2 048 bytes, TCP header included. */
 const TCPRAW_MAX_MESSAGE = 2048 - 60
-/** A carrier's first window: it cannot have taken more. */
-const CARRIER_TOOK = 65535
-
-/** How long a flow waits for its local address to come back. */
-const ADDRESS_GRACE_MS = 10_000
+/** How long an acknowledgement may be overtaken by newer ones and still be believed, at least; at most twice that. */
+const ACK_FLOOR_MS = 5000
 
 const NEVER = Number.POSITIVE_INFINITY
 
@@ -122,8 +138,7 @@ export interface FlowSettings {
   readonly splitsTrains: boolean
   /** False when a dialler was told that its peer has no hello. */
   readonly hello: boolean
-  /** 0: never. */
-  readonly idleTimeoutMs: number
+  readonly options: FlowOptions
   /** The slot is free and the carrier gone. */
   readonly onFreed?: () => void
 }
@@ -147,6 +162,10 @@ export class Flow implements Channel, Deadline, TrainOwner {
   readonly #queue: SendQueue
   readonly #hello: HelloExchange
   readonly #farewell: Farewell
+  readonly #liveness: Liveness
+  /** Segments that arrived while opening. */
+  readonly #early = new EarlySegments()
+  #ackFloorDue = 0
   #state: State = { is: 'opening', seen: false }
   /** Open, numbers known: the ordinary case for everything that arrives. */
   #flowing = false
@@ -159,9 +178,6 @@ export class Flow implements Channel, Deadline, TrainOwner {
   /** No longer keeps the process alive, nobody waits for it. */
   #left = false
   #referenced = true
-  /** Segments that arrived while opening. */
-  #early: KeptTrain[] = []
-  #earlyBytes = 0
 
   constructor(host: FlowHost, slot: number, carrier: NativeCarrier, settings: FlowSettings) {
     this.#host = host
@@ -175,6 +191,7 @@ export class Flow implements Channel, Deadline, TrainOwner {
     this.#queue = new SendQueue(this.slot, this.#segments, this)
     this.#hello = new HelloExchange(settings.role, settings.hello)
     this.#farewell = new Farewell(this.slot, this.#segments)
+    this.#liveness = new Liveness(this.slot, this.link, settings.options)
     floats[floatBase + F_LAST_HEARD_MS] = host.clock.now()
     host.hold()
   }
@@ -208,9 +225,7 @@ export class Flow implements Channel, Deadline, TrainOwner {
 
   attach(sink: ChannelSink): void {
     this.#sink = sink
-    const early = this.#early
-    this.#early = []
-    for (const train of early) this.receive(train.descriptor, 0, train.payload, this.#host.clock.now())
+    for (const train of this.#early.take()) this.receive(train.descriptor, 0, train.payload, this.#host.clock.now())
   }
 
   send(messages: readonly Uint8Array[], done: () => void): void {
@@ -339,22 +354,31 @@ export class Flow implements Channel, Deadline, TrainOwner {
       return
     }
     const { words: w, base: b, floats, floatBase } = this.slot
-    if ((flags & FIN) !== 0 && this.#isCarriersFin(d, at)) {
+    if ((flags & FIN) !== 0 && isCarriersFin(w, b, d, at)) {
       this.#host.counters.staleFins++
       this.#takeCarriersFin(now)
       return
     }
     const verdict = judge(w, b, d, at)
     if (verdict !== ACCEPTED) {
-      if (verdict === OUT_OF_WINDOW) this.#host.counters.window++
-      else this.#host.counters.ack++
+      this.#refuse(verdict)
       return
     }
     floats[floatBase + F_LAST_HEARD_MS] = now
     this.link.path?.heard(d[at + D_IFINDEX], d[at + D_MAC_HIGH], d[at + D_MAC_LOW])
     if (absorb(w, b, d, at)) this.#acknowledged(now)
     if (d[at + D_LENGTH] > 0) this.#takeData(d, at, memory, now)
+    else if ((flags & FIN) === 0 && asksForAck(w, b, d, at) && this.#segments.asked(now)) this.#host.mark(this)
     if ((flags & FIN) !== 0) this.#takeFin(d, at, now)
+  }
+
+  #refuse(verdict: Verdict): void {
+    const { counters } = this.#host
+    if (verdict === OUT_OF_WINDOW) counters.window++
+    else if (verdict === BAD_ACK) counters.ack++
+    else if (verdict === BAD_TIMESTAMP) counters.timestamp++
+    // RFC 5961, 5. To a peer who is what it seems to be it also tells the newest of our numbers.
+    if (this.#strict && verdict !== OUT_OF_WINDOW) this.#challenge()
   }
 
   #takeData(d: Int32Array, at: number, memory: Uint8Array, now: number): void {
@@ -364,6 +388,10 @@ export class Flow implements Channel, Deadline, TrainOwner {
     if (this.#segments.received(length, now)) this.#host.mark(this)
     else if (this.dueMs > this.#segments.ackDue || this.heapIndex === -1) this.#host.schedule(this, this.#segments.ackDue)
     if (length <= segment && this.#takenAsHello(d[at + D_SEQ], memory, offset, length)) return
+    this.#deliver(memory, offset, length, segment)
+  }
+
+  #deliver(memory: Uint8Array, offset: number, length: number, segment: number): void {
     if (this.#farewell.peerEnded || this.#sink === undefined) {
       this.#host.counters.late++
       return
@@ -389,9 +417,12 @@ export class Flow implements Channel, Deadline, TrainOwner {
     }
     if (this.#settings.role === 'listener') this.#sayHello = true
     if (hello === 'met') {
-      this.slot.words[this.slot.base + S_DIALECT] = DIALECT_NATIVE
+      const { words, base } = this.slot
+      words[base + S_DIALECT] = DIALECT_NATIVE
       // Where the numbers were learned from what came first, this is their true beginning.
-      if (this.#settings.role === 'listener') this.slot.words[this.slot.base + S_IRS] = (seq - 1) | 0
+      if (this.#settings.role === 'listener') words[base + S_IRS] = (seq - 1) | 0
+      if (this.#settings.options.strict) beStrict(words, base)
+      this.#liveness.answers = true
       this.#queue.trains = this.link.peerSplitsTrains = (this.#hello.peerCapabilities & SPLITS_TRAINS) !== 0
       this.#repeatHello = false
     }
@@ -407,6 +438,7 @@ export class Flow implements Channel, Deadline, TrainOwner {
   }
 
   #acknowledged(now: number): void {
+    if (now >= this.#ackFloorDue || ackFloorIsLow(this.slot.words, this.slot.base)) this.#raiseAckFloor(now)
     if (this.#queue.holdDue !== NEVER) {
       this.#queue.unhold()
       if (!this.#queue.empty) this.#host.mark(this)
@@ -414,19 +446,9 @@ export class Flow implements Channel, Deadline, TrainOwner {
     if (this.#farewell.acknowledged() && this.#farewell.peerEnded) this.#wait(false, now)
   }
 
-  /**
-   * The numbers of the kernel's own FIN: the peer's process is gone and its carrier, which never sent a byte, was closed. It acknowledges nothing
-   * but the handshake, or where no filter could be attached what came before its carrier was mute.
-   */
-  #isCarriersFin(d: Int32Array, at: number): boolean {
-    const { words: w, base: b } = this.slot
-    const seq = d[at + D_SEQ]
-    return (
-      seq === ((w[b + S_IRS] + 1) | 0) &&
-      (d[at + D_ACK] - w[b + S_ISN] - 1) >>> 0 <= CARRIER_TOOK &&
-      d[at + D_LENGTH] === 0 &&
-      distance(w[b + S_RCV_NXT], seq) > 1 // else it is in order, or the repeat of one that was, whoever made it
-    )
+  #raiseAckFloor(now: number): void {
+    this.#ackFloorDue = now + ACK_FLOOR_MS
+    raiseAckFloor(this.slot.words, this.slot.base)
   }
 
   #takeCarriersFin(now: number): void {
@@ -453,7 +475,6 @@ export class Flow implements Channel, Deadline, TrainOwner {
 
   /** Everything but an ordinary segment of an open flow. */
   #receiveUnusual(d: Int32Array, at: number, memory: Uint8Array, now: number): void {
-    const flags = d[at + D_FLAGS]
     switch (this.#state.is) {
       case 'opening':
         this.#receiveOpening(this.#state, d, at, memory)
@@ -462,7 +483,7 @@ export class Flow implements Channel, Deadline, TrainOwner {
         this.#receiveOdd(d, at, memory, now)
         return
       case 'timeWait':
-        this.#receiveLate(this.#state.aborted, d, at, flags)
+        this.#receiveLate(this.#state.aborted, d, at)
         return
       case 'free':
         return
@@ -476,8 +497,9 @@ export class Flow implements Channel, Deadline, TrainOwner {
       this.begin({ irs: d[at + D_SEQ], isn: (d[at + D_ACK] - 1) | 0, ifindex, tsval, mss })
       this.slot.words[this.slot.base + S_SND_WND] = d[at + D_WINDOW]
       state.seen = true
-    } else if (state.seen) this.#keepEarly(d, at, memory)
-    else if ((flags & (ACK | RST)) === ACK && this.#host.mayAnswer()) {
+    } else if (state.seen) {
+      if (!this.#early.keep(d, at, memory)) this.#host.counters.orphan++
+    } else if ((flags & (ACK | RST)) === ACK && this.#host.mayAnswer()) {
       // Half-open (RFC 9293, 3.5.1): the peer still has our predecessor's connection. Our carrier's filter hides this from the kernel.
       this.#host.sendControl(this, RST, d[at + D_ACK], 0)
     }
@@ -515,37 +537,24 @@ export class Flow implements Channel, Deadline, TrainOwner {
     if (this.#host.mayAnswer()) this.#answer()
   }
 
+  get #strict(): boolean {
+    return (this.slot.words[this.slot.base + S_FLAGS] & FLAG_STRICT) !== 0
+  }
+
   #answer(): void {
     const { words, base } = this.slot
     this.#host.sendControl(this, ACK, words[base + S_SND_MAX], nextAck(words, base))
   }
 
-  #receiveLate(aborted: boolean, d: Int32Array, at: number, flags: number): void {
-    if ((flags & (SYN | ACK)) === SYN) {
-      // The peer starts anew from the same address and port: the old carrier must not be in the way of the SYN's repeat.
+  #receiveLate(aborted: boolean, d: Int32Array, at: number): void {
+    const answer = judgeLate(this.slot, aborted, d, at)
+    if (answer === 'makeWay') {
       this.#free('silent')
       return
     }
     this.#host.counters.late++
-    if ((flags & RST) !== 0) return
-    if (aborted) {
-      if ((flags & ACK) !== 0 && this.#host.mayAnswer()) this.#host.sendControl(this, RST, d[at + D_ACK], 0)
-      return
-    }
-    const { words: w, base: b } = this.slot
-    if ((flags & FIN) === 0 || judge(w, b, d, at) !== ACCEPTED) return
-    const end = (d[at + D_SEQ] + d[at + D_LENGTH] + 1) | 0
-    w[b + S_RCV_NXT] = maxSeq(end, w[b + S_RCV_NXT])
-    this.#answer()
-  }
-
-  #keepEarly(d: Int32Array, at: number, memory: Uint8Array): void {
-    if (this.#earlyBytes + d[at + D_LENGTH] > EARLY_BYTES || this.#early.length >= EARLY_TRAINS) {
-      this.#host.counters.orphan++
-      return
-    }
-    this.#earlyBytes += d[at + D_LENGTH]
-    this.#early.push(keep(d, at, memory))
+    if (answer === 'acknowledge') this.#answer()
+    else if (answer === 'reset' && this.#host.mayAnswer()) this.#host.sendControl(this, RST, d[at + D_ACK], 0)
   }
 
   // Leaving
@@ -646,17 +655,20 @@ export class Flow implements Channel, Deadline, TrainOwner {
       if (!this.#queue.empty) this.#host.mark(this)
     }
     this.#onEndingDue(now)
-    if (this.#state.is === 'open' && now >= this.#addressDue) {
-      this.#abort(now)
-      this.#tellClosed(systemError(EADDRNOTAVAIL, 'send', { address: this.localAddress, port: this.localPort }))
-    }
-    const idle = this.#settings.idleTimeoutMs
-    if (this.#state.is === 'open' && idle > 0 && now >= this.#heardMs + idle) {
-      const peer = formatHostPort(this.remoteAddress, this.remotePort)
-      this.#abort(now)
-      this.#tellClosed(new FakeTcpError('ERR_FAKETCP_IDLE', `Nothing was heard from ${peer} for ${idle} ms (idleTimeoutMs)`))
-    }
+    if (this.#state.is === 'open' && now >= this.#liveness.dueMs) this.#onSilence(now)
     return this.#nextDue()
+  }
+
+  #onSilence(now: number): void {
+    const found = this.#liveness.check(now)
+    if (found === 'ask') {
+      const { words, base } = this.slot
+      if (this.#flowing) this.#host.sendControl(this, ACK, questionSequence(words, base), nextAck(words, base))
+      this.#raiseAckFloor(now)
+    } else if (found !== undefined) {
+      this.#abort(now)
+      this.#tellClosed(found)
+    }
   }
 
   #onEndingDue(now: number): void {
@@ -679,27 +691,16 @@ export class Flow implements Channel, Deadline, TrainOwner {
     if (now >= farewell.lingerDue) this.#wait(false, now)
   }
 
-  /** When the flow ends because its local address was taken from the host and has not come back. */
-  get #addressDue(): number {
-    return (this.link.path?.addressGoneSince ?? NEVER) + ADDRESS_GRACE_MS
-  }
-
   /** The path has changed. */
   pathChanged(): void {
-    if (this.#addressDue !== NEVER) this.#reschedule()
-  }
-
-  get #heardMs(): number {
-    return this.slot.floats[this.slot.floatBase + F_LAST_HEARD_MS]
+    if (this.#liveness.waitsForAddress) this.#reschedule()
   }
 
   #nextDue(): number {
     if (this.#state.is === 'timeWait') return this.#state.until
     if (this.#state.is !== 'open') return NEVER
     const { graceDue, finDue, lingerDue } = this.#farewell
-    const idle = this.#settings.idleTimeoutMs
-    const idleDue = idle > 0 ? this.#heardMs + idle : NEVER
-    return Math.min(this.#segments.ackDue, this.#hello.dueMs, this.#queue.holdDue, graceDue, finDue, lingerDue, idleDue, this.#addressDue)
+    return Math.min(this.#segments.ackDue, this.#hello.dueMs, this.#queue.holdDue, graceDue, finDue, lingerDue, this.#liveness.dueMs)
   }
 
   #reschedule(): void {

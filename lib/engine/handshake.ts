@@ -1,5 +1,7 @@
 // What a flow takes over from the kernel's handshake: the captured numbers, and what the carrier's TCP_INFO tells, as words of its slot.
 import {
+  FLAG_TIMESTAMPS,
+  S_FLAGS,
   S_IRS,
   S_ISN,
   S_MAX_MESSAGE,
@@ -14,6 +16,7 @@ import {
   S_SND_WND,
   S_TS_OFFSET,
   S_TS_RECENT,
+  S_TS_SENT,
 } from '../flow/layout.ts'
 import type { NativeCarrier } from '../native/binding.ts'
 import {
@@ -86,7 +89,9 @@ export function takeAgreement(
   w[b + S_RCV_WINDOW_FIELD] = Math.min(65535, RECEIVE_WINDOW >> w[b + S_RCV_SCALE])
   w[b + S_RCV_WND] = w[b + S_RCV_WINDOW_FIELD] << w[b + S_RCV_SCALE]
   if (w[b + S_SND_WND] === 0) w[b + S_SND_WND] = FIRST_WINDOW
+  if (timestamps) w[b + S_FLAGS] |= FLAG_TIMESTAMPS
   w[b + S_TS_OFFSET] = (info[INFO_TIMESTAMP] - Math.floor(now)) | 0
+  w[b + S_TS_SENT] = info[INFO_TIMESTAMP]
   w[b + S_MAX_MESSAGE] = info[INFO_SEND_MSS]
   if (peerMss === 0) {
     // A SYN without the option makes the kernel assume 536 (RFC 9293, 3.7.1), for it has to reassemble a stream; we know that messages of

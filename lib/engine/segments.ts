@@ -1,6 +1,6 @@
 // What every segment of a flow carries: addresses, window, timestamps, the acknowledgement; and when an acknowledgement must go alone.
 import { isLinkLocal } from '../address.ts'
-import { S_KEY, S_RCV_WINDOW_FIELD, S_RCV_WND, S_TS_OFFSET, S_TS_RECENT } from '../flow/layout.ts'
+import { F_LAST_SENT_MS, S_KEY, S_RCV_WINDOW_FIELD, S_RCV_WND, S_TS_OFFSET, S_TS_RECENT, S_TS_SENT } from '../flow/layout.ts'
 import { NOWHERE } from '../link/hop-table.ts'
 import {
   D_ACK,
@@ -23,6 +23,8 @@ import type { Slot } from './slot.ts'
 
 /** RFC 9293, 3.8.6.3 allows 500 ms; Linux's delayed ACK is 40 ms. */
 const DELAYED_ACK_MS = 40
+/** A flow that has sent something so lately answers no question: what it sent is an answer. As Linux's tcp_invalid_ratelimit. */
+const ANSWERED_MS = 500
 
 export class Segments {
   readonly #slot: Slot
@@ -59,6 +61,17 @@ export class Segments {
     return this.ackNow
   }
 
+  /**
+   * The peer asks for an acknowledgement.
+   *
+   * @returns true when one is due now
+   */
+  asked(now: number): boolean {
+    if (now - this.#slot.floats[this.#slot.floatBase + F_LAST_SENT_MS] < ANSWERED_MS) return false
+    this.ackNow = true
+    return true
+  }
+
   /** Fills a descriptor but for its payload words; the acknowledgement it carries is the newest, and none is owed after it. */
   write(words: Int32Array, at: number, flags: number, seq: number, now: number): void {
     this.#unacked = 0
@@ -76,11 +89,12 @@ export class Segments {
     words[at + D_ACK] = ack
     words[at + D_FLAGS] = flags | this.timestamps
     words[at + D_WINDOW] = w[b + S_RCV_WINDOW_FIELD]
-    words[at + D_TSVAL] = (w[b + S_TS_OFFSET] + Math.floor(now)) | 0
+    words[at + D_TSVAL] = w[b + S_TS_SENT] = (w[b + S_TS_OFFSET] + Math.floor(now)) | 0
     words[at + D_TSECR] = w[b + S_TS_RECENT]
     words[at + D_IFINDEX] = isLinkLocal(w, b + S_KEY + KEY_REMOTE) ? this.ifindex : 0
     words[at + D_TTL] = 0
     // Sending may have cost the path its hop since the outbox was chosen: what then goes nowhere is refused, and diverted, like what went before.
     words[at + D_HOP] = Math.max(this.#link.hop, NOWHERE)
+    this.#slot.floats[this.#slot.floatBase + F_LAST_SENT_MS] = now
   }
 }

@@ -1,6 +1,6 @@
 // The messages that a flow's stream has handed over, on their way into the outbox: cut into trains, numbered, held back where they must be.
 import { guarded } from '../errors.ts'
-import { F_BYTES_OUT, F_LAST_SENT_MS, F_MESSAGES_OUT, S_SET_BACKS, S_SND_NXT } from '../flow/layout.ts'
+import { F_BYTES_OUT, F_MESSAGES_OUT, S_SET_BACKS, S_SND_NXT } from '../flow/layout.ts'
 import { view } from '../message-arena.ts'
 import { ACK, PSH } from '../native/layout.ts'
 import type { Outgoing } from '../transport.ts'
@@ -96,7 +96,6 @@ export class SendQueue {
       floats[f + F_MESSAGES_OUT] += count
       floats[f + F_BYTES_OUT] += bytes
     }
-    floats[f + F_LAST_SENT_MS] = now
   }
 
   /** Bytes of the next train of single messages: equal ones, the last may be shorter, at most `limit` unless it is one message. */

@@ -49,7 +49,7 @@
 /** `FTFL`. */
 export const MAGIC = 0x4654464c
 /** Raised with every change of this file that an attached thread could notice. */
-export const LAYOUT_VERSION = 1
+export const LAYOUT_VERSION = 2
 
 export const H_MAGIC = 0
 export const H_LAYOUT_VERSION = 1
@@ -144,11 +144,22 @@ export const S_TS_OFFSET = 28
 export const S_MAX_MESSAGE = 29
 /** How often the window bound set S_SND_NXT back to S_SND_UNA. */
 export const S_SET_BACKS = 30
+// Words 32 to 49 are the counters below.
+/** The newest TSval sent. */
+export const S_TS_SENT = 50
+/** The newest of ours that the peer has echoed. */
+export const S_TS_ECHOED = 51
+/** An acknowledgement below this is too old to be believed of a peer that is judged strictly. */
+export const S_ACK_FLOOR = 52
+/** What S_ACK_FLOOR is raised to next. */
+export const S_ACK_FLOOR_NEXT = 53
 // Word 31 and from S_SPARE to the end are free for later. All are 0 in a new flow.
-export const S_SPARE = 50
+export const S_SPARE = 54
 
-/** Bit of S_FLAGS: the handshake negotiated timestamps (RFC 7323). Higher bits are the engine's to name. */
+/** Bits of S_FLAGS: the handshake negotiated timestamps (RFC 7323). */
 export const FLAG_TIMESTAMPS = 1
+/** What arrives must show that its sender sees what we send. */
+export const FLAG_STRICT = 2
 
 // Counters are doubles: element `(base >> 1) + F_*` of the Float64Array over the same memory. They take words 32–49.
 export const F_MESSAGES_IN = 16

@@ -1,8 +1,27 @@
 // The sequence rules of a flow: what is acceptable from the peer, and which numbers our next segment carries. Pure functions over the
 // words of one flow-table slot; docs/wire.md gives the reasons. Only the engine that owns the flow calls those that write.
-import { S_RCV_ACKED, S_RCV_NXT, S_RCV_WND, S_SND_MAX, S_SND_NXT, S_SND_SCALE, S_SND_UNA, S_SND_WND, S_TS_RECENT } from '../flow/layout.ts'
-import { after, distance, maxSeq } from '../flow/serial.ts'
-import { ACK, D_ACK, D_FLAGS, D_LENGTH, D_SEQ, D_TSVAL, D_WINDOW, HAS_TIMESTAMPS } from '../native/layout.ts'
+import {
+  FLAG_STRICT,
+  FLAG_TIMESTAMPS,
+  S_ACK_FLOOR,
+  S_ACK_FLOOR_NEXT,
+  S_FLAGS,
+  S_IRS,
+  S_ISN,
+  S_RCV_ACKED,
+  S_RCV_NXT,
+  S_RCV_WND,
+  S_SND_MAX,
+  S_SND_NXT,
+  S_SND_SCALE,
+  S_SND_UNA,
+  S_SND_WND,
+  S_TS_ECHOED,
+  S_TS_RECENT,
+  S_TS_SENT,
+} from '../flow/layout.ts'
+import { after, before, distance, maxSeq } from '../flow/serial.ts'
+import { ACK, D_ACK, D_FLAGS, D_LENGTH, D_SEQ, D_TSECR, D_TSVAL, D_WINDOW, HAS_TIMESTAMPS } from '../native/layout.ts'
 
 /** An acknowledgement this far behind the newest one is still believed when the window is smaller. */
 const OLD_ACK = 65535
@@ -13,12 +32,21 @@ export const ACCEPTED = 0
 export const OUT_OF_WINDOW = 1
 /** It acknowledges what we never sent, or something long gone, or nothing. */
 export const BAD_ACK = 2
+/** It echoes a timestamp that we did not send lately, or none although the handshake agreed on them. */
+export const BAD_TIMESTAMP = 3
+
+export type Verdict = typeof ACCEPTED | typeof OUT_OF_WINDOW | typeof BAD_ACK | typeof BAD_TIMESTAMP
+
+/** The peer echoes the newest timestamp it has seen, so what it echoes grows; this much less is believed of segments that were overtaken. */
+const ECHO_SLACK_MS = 10_000
+/** A carrier's first window: it cannot have taken more. */
+const CARRIER_TOOK = 65535
 
 /**
  * Judges a segment. We set our sequence number back (see `nextSequence`), and so may the peer: a segment up to one window behind the highest is
  * new data, not a retransmission.
  */
-export function judge(w: Int32Array, b: number, d: Int32Array, at: number): 0 | 1 | 2 {
+export function judge(w: Int32Array, b: number, d: Int32Array, at: number): Verdict {
   const ahead = distance(d[at + D_SEQ], w[b + S_RCV_NXT])
   const window = w[b + S_RCV_WND]
   if (ahead > window || ahead < -window) return OUT_OF_WINDOW
@@ -26,7 +54,42 @@ export function judge(w: Int32Array, b: number, d: Int32Array, at: number): 0 | 
   const ack = d[at + D_ACK]
   if (after(ack, w[b + S_SND_MAX])) return BAD_ACK
   if (distance(ack, w[b + S_SND_UNA]) < -Math.max(w[b + S_SND_WND], OLD_ACK)) return BAD_ACK
+  return (w[b + S_FLAGS] & FLAG_STRICT) === 0 ? ACCEPTED : judgeStrictly(w, b, d, at)
+}
+
+/**
+ * Whether the sender of a segment sees what we send. A stranger who only guesses hits the sequence numbers of a window of 16 MiB once in 128
+ * times, and RFC 5961, 5.2 believes any acknowledgement of the last window; so it must also acknowledge what is new or was so lately, and echo a
+ * timestamp that we sent since the last one echoed.
+ */
+function judgeStrictly(w: Int32Array, b: number, d: Int32Array, at: number): Verdict {
+  if (before(d[at + D_ACK], w[b + S_ACK_FLOOR])) return BAD_ACK
+  if ((w[b + S_FLAGS] & FLAG_TIMESTAMPS) === 0) return ACCEPTED
+  if ((d[at + D_FLAGS] & HAS_TIMESTAMPS) === 0) return BAD_TIMESTAMP
+  const echo = d[at + D_TSECR]
+  if (after(echo, w[b + S_TS_SENT]) || distance(echo, w[b + S_TS_ECHOED]) < -ECHO_SLACK_MS) return BAD_TIMESTAMP
   return ACCEPTED
+}
+
+/** From here on what arrives is judged strictly. What is on its way may still acknowledge and echo what it did before. */
+export function beStrict(w: Int32Array, b: number): void {
+  w[b + S_FLAGS] |= FLAG_STRICT
+  w[b + S_TS_ECHOED] = w[b + S_TS_SENT]
+  w[b + S_ACK_FLOOR] = w[b + S_ACK_FLOOR_NEXT] = (w[b + S_ISN] + 1) | 0
+}
+
+/**
+ * Raises what counts as a late acknowledgement to what was the newest one at the last call. To be called every few seconds, and whenever the
+ * acknowledgement has moved on by a window.
+ */
+export function raiseAckFloor(w: Int32Array, b: number): void {
+  w[b + S_ACK_FLOOR] = w[b + S_ACK_FLOOR_NEXT]
+  w[b + S_ACK_FLOOR_NEXT] = w[b + S_SND_UNA]
+}
+
+/** True when the acknowledgement has moved on by a window since the last `raiseAckFloor`. */
+export function ackFloorIsLow(w: Int32Array, b: number): boolean {
+  return distance(w[b + S_SND_UNA], w[b + S_ACK_FLOOR_NEXT]) > Math.max(w[b + S_SND_WND], OLD_ACK)
 }
 
 /**
@@ -43,7 +106,10 @@ export function absorb(w: Int32Array, b: number, d: Int32Array, at: number): boo
     w[b + S_SND_NXT] = maxSeq(ack, w[b + S_SND_NXT])
   }
   w[b + S_SND_WND] = d[at + D_WINDOW] << w[b + S_SND_SCALE]
-  if ((d[at + D_FLAGS] & HAS_TIMESTAMPS) !== 0 && after(d[at + D_TSVAL], w[b + S_TS_RECENT])) w[b + S_TS_RECENT] = d[at + D_TSVAL]
+  if ((d[at + D_FLAGS] & HAS_TIMESTAMPS) !== 0) {
+    w[b + S_TS_RECENT] = maxSeq(d[at + D_TSVAL], w[b + S_TS_RECENT])
+    if ((w[b + S_FLAGS] & FLAG_STRICT) !== 0) w[b + S_TS_ECHOED] = maxSeq(d[at + D_TSECR], w[b + S_TS_ECHOED])
+  }
   const end = (d[at + D_SEQ] + d[at + D_LENGTH]) | 0
   w[b + S_RCV_NXT] = maxSeq(end, w[b + S_RCV_NXT])
   return advanced
@@ -85,4 +151,29 @@ export function judgeReset(w: Int32Array, b: number, d: Int32Array, at: number):
   if (ahead === 0) return 'reset'
   const window = w[b + S_RCV_WND]
   return ahead > -window && ahead <= window ? 'challenge' : 'ignore'
+}
+
+/**
+ * The numbers of the kernel's own FIN: the peer's process is gone and its carrier, which never sent a byte, was closed. It acknowledges nothing
+ * but the handshake, or where no filter could be attached what came before its carrier was mute.
+ */
+export function isCarriersFin(w: Int32Array, b: number, d: Int32Array, at: number): boolean {
+  const seq = d[at + D_SEQ]
+  return (
+    seq === ((w[b + S_IRS] + 1) | 0) &&
+    (d[at + D_ACK] - w[b + S_ISN] - 1) >>> 0 <= CARRIER_TOOK &&
+    d[at + D_LENGTH] === 0 &&
+    // Else it is in order, or the repeat of one that was, whoever made it. Data may have gone round the number space any times since.
+    (w[b + S_RCV_NXT] - seq) >>> 0 > 1
+  )
+}
+
+/** A segment without payload that stands before what we have seen: the peer asks whether we are there (RFC 9293, 3.8.4), or has not heard our last acknowledgement. */
+export function asksForAck(w: Int32Array, b: number, d: Int32Array, at: number): boolean {
+  return d[at + D_LENGTH] === 0 && before(d[at + D_SEQ], w[b + S_RCV_NXT])
+}
+
+/** The sequence number that makes a segment without payload such a question: one below what the peer has acknowledged. */
+export function questionSequence(w: Int32Array, b: number): number {
+  return (w[b + S_SND_UNA] - 1) | 0
 }

@@ -19,11 +19,11 @@ describe('dial', () => {
   })
 
   it('has the documented defaults', () => {
-    const { conn, capture, link, idleTimeoutMs, connectTimeoutMs, dialect, localPort } = parseDial(':9191')
-    expect({ capture, link, idleTimeoutMs, connectTimeoutMs, dialect, localPort }).toEqual({
+    const { conn, capture, link, flow, connectTimeoutMs, dialect, localPort } = parseDial(':9191')
+    expect({ capture, link, flow, connectTimeoutMs, dialect, localPort }).toEqual({
       capture: 'auto',
       link: 'auto',
-      idleTimeoutMs: 0,
+      flow: { idleTimeoutMs: 0, keepAliveMs: 45_000, strict: true },
       connectTimeoutMs: 10_000,
       dialect: 'native',
       localPort: 0,
@@ -44,6 +44,8 @@ describe('dial', () => {
     [{ dialect: 'tls' }, 'dialect', '"native", "tcpraw"', '"tls"'],
     [{ family: 5 }, 'family', '0, 4, 6', '5'],
     [{ idleTimeoutMs: -1 }, 'idleTimeoutMs', 'at least 0', '-1'],
+    [{ keepAliveMs: 0.5 }, 'keepAliveMs', 'at least 0', '0.5'],
+    [{ strict: 'yes' }, 'strict', 'true or false', '"yes"'],
     [{ connectTimeoutMs: 0 }, 'connectTimeoutMs', 'at least 1', '0'],
     [{ receiveQueueBytes: 1.5 }, 'receiveQueueBytes', 'integer', '1.5'],
     [{ writableHighWaterMark: '1' }, 'writableHighWaterMark', 'integer', '"1"'],

@@ -51,7 +51,14 @@ function acceptor() {
     CarrierInbox: Socket,
   } as unknown as Binding
   const made = new EngineAcceptor(binding, FlowTable.create({ capacity: 16 }), {
-    ...{ address: '10.0.0.1', port: 9191, ipv6Only: false, idleTimeoutMs: 0, capture: 'packet', link: 'raw' },
+    ...{
+      address: '10.0.0.1',
+      port: 9191,
+      ipv6Only: false,
+      flow: { idleTimeoutMs: 0, keepAliveMs: 0, strict: true },
+      capture: 'packet',
+      link: 'raw',
+    },
     shard: { index: 0, count: COUNT },
   })
   const accept = (carrier: FakeCarrier) => listening?.onAccept([carrier as unknown as NativeCarrier], 0)
