@@ -26,6 +26,9 @@ export class HelloExchange {
   #repeats = 0
   /** Messages still to be looked at by a listener that does not know where the peer's first one stands, or a dialler that stopped asking. */
   #candidates = 0
+  /** The question, or the answer, is to go with the next flush; or the question once more. */
+  sayNow = false
+  repeatNow = false
   /** When the question is to be asked again; Infinity when it is not. */
   dueMs = Number.POSITIVE_INFINITY
 

@@ -1,0 +1,276 @@
+// What an arriving segment does to its flow: judged by the rules, taken in, handed to the stream, or answered.
+
+import { rethrowLater } from '../errors.ts'
+import { F_BYTES_IN, F_LAST_HEARD_MS, F_MESSAGES_IN, S_DIALECT, S_IRS, S_ISN, S_SND_MAX, S_SND_WND } from '../flow/layout.ts'
+import {
+  ACK,
+  D_ACK,
+  D_FLAGS,
+  D_IFINDEX,
+  D_LENGTH,
+  D_MAC_HIGH,
+  D_MAC_LOW,
+  D_MSS,
+  D_OFFSET,
+  D_SEGMENT,
+  D_SEQ,
+  D_TSVAL,
+  D_WINDOW,
+  FIN,
+  RST,
+  SYN,
+} from '../native/layout.ts'
+import { DIALECT_NATIVE } from '../wire/dialect.ts'
+import { SPLITS_TRAINS } from '../wire/hello.ts'
+import {
+  ACCEPTED,
+  absorb,
+  ackFloorIsLow,
+  asksForAck,
+  BAD_ACK,
+  BAD_TIMESTAMP,
+  beStrict,
+  isCarriersFin,
+  judge,
+  judgeReset,
+  nextAck,
+  OUT_OF_WINDOW,
+  raiseAckFloor,
+  type Verdict,
+} from '../wire/rules.ts'
+import { EarlySegments } from './early.ts'
+import type { FlowLife, FlowParts } from './flow-parts.ts'
+import { judgeLate } from './time-wait.ts'
+
+/** How long an acknowledgement may be overtaken by newer ones and still be believed, at least; at most twice that. */
+const ACK_FLOOR_MS = 5000
+
+const NEVER = Number.POSITIVE_INFINITY
+
+export class Arrivals {
+  readonly #parts: FlowParts
+  readonly #flow: FlowLife
+  /** What arrived while the flow was opening. */
+  readonly early = new EarlySegments()
+  #ackFloorDue = 0
+
+  constructor(parts: FlowParts, flow: FlowLife) {
+    this.#parts = parts
+    this.#flow = flow
+  }
+
+  /** A captured train of this flow. `memory` is overwritten after the call. */
+  receive(d: Int32Array, at: number, memory: Uint8Array, now: number): void {
+    const parts = this.#parts
+    const flags = d[at + D_FLAGS]
+    if (!parts.flowing || (flags & (SYN | RST)) !== 0) {
+      this.#receiveUnusual(d, at, memory, now)
+      return
+    }
+    const { words: w, base: b, floats, floatBase } = parts.slot
+    if ((flags & FIN) !== 0 && isCarriersFin(w, b, d, at)) {
+      parts.host.counters.staleFins++
+      this.#takeCarriersFin(now)
+      return
+    }
+    const verdict = judge(w, b, d, at)
+    if (verdict !== ACCEPTED) {
+      this.#refuse(verdict)
+      return
+    }
+    floats[floatBase + F_LAST_HEARD_MS] = now
+    parts.link.path?.heard(d[at + D_IFINDEX], d[at + D_MAC_HIGH], d[at + D_MAC_LOW])
+    if (absorb(w, b, d, at)) this.#acknowledged(now)
+    if (d[at + D_LENGTH] > 0) this.#takeData(d, at, memory, now)
+    else if ((flags & FIN) === 0 && asksForAck(w, b, d, at) && parts.segments.asked(now)) this.#flow.mark()
+    if ((flags & FIN) !== 0) this.#takeFin(d, at, now)
+  }
+
+  #refuse(verdict: Verdict): void {
+    const parts = this.#parts
+    const { counters } = parts.host
+    if (verdict === OUT_OF_WINDOW) counters.window++
+    else if (verdict === BAD_ACK) counters.ack++
+    else if (verdict === BAD_TIMESTAMP) counters.timestamp++
+    // RFC 5961, 5. To a peer who is what it seems to be it also tells the newest of our numbers.
+    if (parts.strict && verdict !== OUT_OF_WINDOW) this.#challenge()
+  }
+
+  #takeData(d: Int32Array, at: number, memory: Uint8Array, now: number): void {
+    const parts = this.#parts
+    const length = d[at + D_LENGTH]
+    const offset = d[at + D_OFFSET]
+    const segment = d[at + D_SEGMENT]
+    if (parts.segments.received(length, now)) this.#flow.mark()
+    else this.#flow.schedule(parts.segments.ackDue)
+    if (length <= segment && this.#takenAsHello(d[at + D_SEQ], memory, offset, length)) return
+    this.#deliver(memory, offset, length, segment)
+  }
+
+  #deliver(memory: Uint8Array, offset: number, length: number, segment: number): void {
+    const parts = this.#parts
+    if (parts.farewell.peerEnded || parts.sink === undefined) {
+      parts.host.counters.late++
+      return
+    }
+    const { floats, floatBase: f } = parts.slot
+    floats[f + F_MESSAGES_IN] += length <= segment ? 1 : Math.ceil(length / segment)
+    floats[f + F_BYTES_IN] += length
+    try {
+      parts.sink.onTrain(memory, offset, length, segment)
+    } catch (error) {
+      rethrowLater(error)
+    }
+  }
+
+  /** @returns true when the message was a hello, which is never delivered */
+  #takenAsHello(seq: number, memory: Uint8Array, offset: number, length: number): boolean {
+    const parts = this.#parts
+    const before = parts.hello.state
+    const first = seq === ((parts.slot.words[parts.slot.base + S_IRS] + 1) | 0)
+    const hello = parts.hello.take(first, memory, offset, length)
+    if (hello === undefined) {
+      if (before !== parts.hello.state) parts.speakTcpraw()
+      return false
+    }
+    if (parts.settings.role === 'listener') parts.hello.sayNow = true
+    if (hello === 'met') {
+      const { words, base } = parts.slot
+      words[base + S_DIALECT] = DIALECT_NATIVE
+      // Where the numbers were learned from what came first, this is their true beginning.
+      if (parts.settings.role === 'listener') words[base + S_IRS] = (seq - 1) | 0
+      if (parts.settings.options.strict) beStrict(words, base)
+      parts.liveness.answers = true
+      parts.queue.trains = parts.link.peerSplitsTrains = (parts.hello.peerCapabilities & SPLITS_TRAINS) !== 0
+      parts.hello.repeatNow = false
+    }
+    parts.segments.ackNow = true
+    this.#flow.mark()
+    return true
+  }
+
+  #acknowledged(now: number): void {
+    const parts = this.#parts
+    if (now >= this.#ackFloorDue || ackFloorIsLow(parts.slot.words, parts.slot.base)) this.raiseAckFloor(now)
+    if (parts.queue.holdDue !== NEVER) {
+      parts.queue.unhold()
+      if (!parts.queue.empty) this.#flow.mark()
+    }
+    if (parts.farewell.acknowledged() && parts.farewell.peerEnded) this.#flow.wait(false, now)
+  }
+
+  /** From time to time: what is a late acknowledgement. */
+  raiseAckFloor(now: number): void {
+    const parts = this.#parts
+    this.#ackFloorDue = now + ACK_FLOOR_MS
+    raiseAckFloor(parts.slot.words, parts.slot.base)
+  }
+
+  #takeCarriersFin(now: number): void {
+    const parts = this.#parts
+    if (!parts.farewell.peerFin) {
+      this.#flow.lost(now)
+      return
+    }
+    // It had said goodbye before: what it sent is still read to the end, only an answer to our own FIN will not come.
+    parts.farewell.peerGone()
+    if (parts.farewell.answered && parts.farewell.peerEnded) this.#flow.wait(false, now)
+  }
+
+  #takeFin(d: Int32Array, at: number, now: number): void {
+    const parts = this.#parts
+    if (!parts.farewell.take((d[at + D_SEQ] + d[at + D_LENGTH]) | 0, now)) {
+      parts.host.counters.reset++
+      return
+    }
+    parts.segments.ackNow = true
+    this.#flow.mark()
+    this.#flow.reschedule()
+  }
+
+  /** Everything but an ordinary segment of an open flow. */
+  #receiveUnusual(d: Int32Array, at: number, memory: Uint8Array, now: number): void {
+    const parts = this.#parts
+    switch (parts.state.is) {
+      case 'opening':
+        this.#receiveOpening(parts.state, d, at, memory)
+        return
+      case 'open':
+        this.#receiveOdd(d, at, memory, now)
+        return
+      case 'timeWait':
+        this.#receiveLate(parts.state.aborted, d, at)
+        return
+      case 'free':
+        return
+    }
+  }
+
+  #receiveOpening(state: { seen: boolean }, d: Int32Array, at: number, memory: Uint8Array): void {
+    const parts = this.#parts
+    const flags = d[at + D_FLAGS]
+    if ((flags & (SYN | ACK | RST)) === (SYN | ACK)) {
+      const [ifindex, tsval, mss] = [d[at + D_IFINDEX], d[at + D_TSVAL], d[at + D_MSS]]
+      this.#flow.begin({ irs: d[at + D_SEQ], isn: (d[at + D_ACK] - 1) | 0, ifindex, tsval, mss })
+      parts.slot.words[parts.slot.base + S_SND_WND] = d[at + D_WINDOW]
+      state.seen = true
+    } else if (state.seen) {
+      if (!this.early.keep(d, at, memory)) parts.host.counters.orphan++
+    } else if ((flags & (ACK | RST)) === ACK && parts.host.mayAnswer()) {
+      // Half-open (RFC 9293, 3.5.1): the peer still has our predecessor's connection. Our carrier's filter hides this from the kernel.
+      this.#flow.control(RST, d[at + D_ACK], 0)
+    }
+  }
+
+  /** SYN and RST on an open flow, and everything on one whose numbers are not known yet. */
+  #receiveOdd(d: Int32Array, at: number, memory: Uint8Array, now: number): void {
+    const parts = this.#parts
+    const { words: w, base: b } = parts.slot
+    const kind = d[at + D_FLAGS] & (SYN | RST | ACK)
+    if (parts.learning) {
+      if (kind !== ACK) return
+      const [ifindex, tsval] = [d[at + D_IFINDEX], d[at + D_TSVAL]]
+      this.#flow.begin({ irs: (d[at + D_SEQ] - 1) | 0, isn: (d[at + D_ACK] - 1) | 0, ifindex, tsval, mss: undefined })
+      parts.learning = false
+      parts.flowing = true
+      parts.hello.lookAnywhere()
+      this.#flow.mark()
+      this.receive(d, at, memory, now)
+    } else if (kind === (SYN | ACK) && d[at + D_SEQ] === w[b + S_IRS]) {
+      // The third ACK was lost: exactly these numbers, everything else the listening kernel answers with a reset or not at all.
+      this.#flow.control(ACK, (w[b + S_ISN] + 1) | 0, (w[b + S_IRS] + 1) | 0)
+    } else if ((kind & RST) !== 0) {
+      const verdict = judgeReset(w, b, d, at)
+      if (verdict === 'reset') {
+        this.#flow.supersede()
+        return
+      }
+      parts.host.counters.reset++
+      if (verdict === 'challenge') this.#challenge()
+    } else this.#challenge()
+  }
+
+  /** RFC 5961: a plain ACK, to which a peer that really has nothing answers with an exact reset. */
+  #challenge(): void {
+    const parts = this.#parts
+    if (parts.host.mayAnswer()) this.#answer()
+  }
+
+  #answer(): void {
+    const parts = this.#parts
+    const { words, base } = parts.slot
+    this.#flow.control(ACK, words[base + S_SND_MAX], nextAck(words, base))
+  }
+
+  #receiveLate(aborted: boolean, d: Int32Array, at: number): void {
+    const parts = this.#parts
+    const answer = judgeLate(parts.slot, aborted, d, at)
+    if (answer === 'makeWay') {
+      this.#flow.free('silent')
+      return
+    }
+    parts.host.counters.late++
+    if (answer === 'acknowledge') this.#answer()
+    else if (answer === 'reset' && parts.host.mayAnswer()) this.#flow.control(RST, d[at + D_ACK], 0)
+  }
+}
