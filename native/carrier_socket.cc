@@ -131,7 +131,8 @@ int ReadInfo(int fd, int32_t* out) {
   out[INFO_SEND_MSS] = static_cast<int32_t>(info.tcpi_snd_mss);
   out[INFO_ADVERTISED_MSS] = static_cast<int32_t>(info.tcpi_advmss);
   out[INFO_PATH_MTU] = static_cast<int32_t>(info.tcpi_pmtu);
-  out[INFO_TIMESTAMP] = static_cast<int32_t>(timestamp);
+  // do_tcp_getsockopt clears the lowest bit of a clock of milliseconds: the next one is never behind what the kernel has sent.
+  out[INFO_TIMESTAMP] = static_cast<int32_t>(timestamp + 1);
   out[INFO_RTT_US] = static_cast<int32_t>(info.tcpi_rtt);
   int lowest = 0;
   size = sizeof lowest;

@@ -1,6 +1,7 @@
 // What every segment of a flow carries: addresses, window, timestamps, the acknowledgement; and when an acknowledgement must go alone.
 import { isLinkLocal } from '../address.ts'
 import { F_LAST_SENT_MS, S_KEY, S_RCV_WINDOW_FIELD, S_RCV_WND, S_TS_OFFSET, S_TS_RECENT, S_TS_SENT } from '../flow/layout.ts'
+import { maxSeq } from '../flow/serial.ts'
 import { NOWHERE } from '../link/hop-table.ts'
 import {
   D_ACK,
@@ -89,7 +90,8 @@ export class Segments {
     words[at + D_ACK] = ack
     words[at + D_FLAGS] = flags | this.timestamps
     words[at + D_WINDOW] = w[b + S_RCV_WINDOW_FIELD]
-    words[at + D_TSVAL] = w[b + S_TS_SENT] = (w[b + S_TS_OFFSET] + Math.floor(now)) | 0
+    // Never backwards, whatever moment the caller takes for now: a peer drops what is older than what it has seen (RFC 7323, 5.3).
+    words[at + D_TSVAL] = w[b + S_TS_SENT] = maxSeq((w[b + S_TS_OFFSET] + Math.floor(now)) | 0, w[b + S_TS_SENT])
     words[at + D_TSECR] = w[b + S_TS_RECENT]
     words[at + D_IFINDEX] = isLinkLocal(w, b + S_KEY + KEY_REMOTE) ? this.ifindex : 0
     words[at + D_TTL] = 0
