@@ -25,25 +25,25 @@ import { SPLITS_TRAINS } from '../wire/hello.ts'
 import {
   ACCEPTED,
   absorb,
-  ackFloorIsLow,
   asksForAck,
   BAD_ACK,
   BAD_TIMESTAMP,
   beStrict,
+  floorsAreLow,
   isCarriersFin,
   judge,
   judgeReset,
   nextAck,
   OUT_OF_WINDOW,
-  raiseAckFloor,
+  raiseFloors,
   type Verdict,
 } from '../wire/rules.ts'
 import { EarlySegments } from './early.ts'
 import type { FlowLife, FlowParts } from './flow-parts.ts'
 import { judgeLate } from './time-wait.ts'
 
-/** How long an acknowledgement may be overtaken by newer ones and still be believed, at least; at most twice that. */
-const ACK_FLOOR_MS = 5000
+/** How much older than the newest an acknowledgement or an echo may be and still be believed, at least; at most twice that. */
+const FLOORS_MS = 5000
 
 const NEVER = Number.POSITIVE_INFINITY
 
@@ -52,7 +52,7 @@ export class Arrivals {
   readonly #flow: FlowLife
   /** What arrived while the flow was opening. */
   readonly early = new EarlySegments()
-  #ackFloorDue = 0
+  #floorsDue = 0
 
   constructor(parts: FlowParts, flow: FlowLife) {
     this.#parts = parts
@@ -79,6 +79,7 @@ export class Arrivals {
       return
     }
     floats[floatBase + F_LAST_HEARD_MS] = now
+    if (now >= this.#floorsDue) this.raiseFloors(now)
     parts.link.path?.heard(d[at + D_IFINDEX], d[at + D_MAC_HIGH], d[at + D_MAC_LOW])
     if (absorb(w, b, d, at)) this.#acknowledged(now)
     if (d[at + D_LENGTH] > 0) this.#takeData(d, at, memory, now)
@@ -151,7 +152,7 @@ export class Arrivals {
 
   #acknowledged(now: number): void {
     const parts = this.#parts
-    if (now >= this.#ackFloorDue || ackFloorIsLow(parts.slot.words, parts.slot.base)) this.raiseAckFloor(now)
+    if (floorsAreLow(parts.slot.words, parts.slot.base)) this.raiseFloors(now)
     if (parts.queue.holdDue !== NEVER) {
       parts.queue.unhold()
       if (!parts.queue.empty) this.#flow.mark()
@@ -159,11 +160,11 @@ export class Arrivals {
     if (parts.farewell.acknowledged() && parts.farewell.peerEnded) this.#flow.wait(false, now)
   }
 
-  /** From time to time: what is a late acknowledgement. */
-  raiseAckFloor(now: number): void {
+  /** From time to time: what is too old. */
+  raiseFloors(now: number): void {
     const parts = this.#parts
-    this.#ackFloorDue = now + ACK_FLOOR_MS
-    raiseAckFloor(parts.slot.words, parts.slot.base)
+    this.#floorsDue = now + FLOORS_MS
+    raiseFloors(parts.slot.words, parts.slot.base)
   }
 
   #takeCarriersFin(now: number): void {

@@ -343,7 +343,7 @@ export class Flow implements Channel, Deadline, TrainOwner, FlowLife {
     if (found === 'ask') {
       const { words, base } = this.slot
       if (this.#parts.flowing) this.#host.sendControl(this, ACK, questionSequence(words, base), nextAck(words, base))
-      this.#arrivals.raiseAckFloor(now)
+      this.#arrivals.raiseFloors(now)
     } else if (found !== undefined) {
       this.#abort(now)
       this.#tellClosed(found)

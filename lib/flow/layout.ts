@@ -153,8 +153,11 @@ export const S_TS_ECHOED = 51
 export const S_ACK_FLOOR = 52
 /** What S_ACK_FLOOR is raised to next. */
 export const S_ACK_FLOOR_NEXT = 53
+/** The same for echoed timestamps. */
+export const S_ECHO_FLOOR = 54
+export const S_ECHO_FLOOR_NEXT = 55
 // Word 31 and from S_SPARE to the end are free for later. All are 0 in a new flow.
-export const S_SPARE = 54
+export const S_SPARE = 56
 
 /** Bits of S_FLAGS: the handshake negotiated timestamps (RFC 7323). */
 export const FLAG_TIMESTAMPS = 1

@@ -5,6 +5,8 @@ import {
   FLAG_TIMESTAMPS,
   S_ACK_FLOOR,
   S_ACK_FLOOR_NEXT,
+  S_ECHO_FLOOR,
+  S_ECHO_FLOOR_NEXT,
   S_FLAGS,
   S_IRS,
   S_ISN,
@@ -37,8 +39,8 @@ export const BAD_TIMESTAMP = 3
 
 export type Verdict = typeof ACCEPTED | typeof OUT_OF_WINDOW | typeof BAD_ACK | typeof BAD_TIMESTAMP
 
-/** The peer echoes the newest timestamp it has seen, so what it echoes grows; this much less is believed of segments that were overtaken. */
-const ECHO_SLACK_MS = 10_000
+/** A handshake and its repeats may have taken so long. */
+const HANDSHAKE_MS = 120_000
 /** A carrier's first window: it cannot have taken more. */
 const CARRIER_TOOK = 65535
 
@@ -59,36 +61,36 @@ export function judge(w: Int32Array, b: number, d: Int32Array, at: number): Verd
 
 /**
  * Whether the sender of a segment sees what we send. A stranger who only guesses hits the sequence numbers of a window of 16 MiB once in 128
- * times, and RFC 5961, 5.2 believes any acknowledgement of the last window; so it must also acknowledge what is new or was so lately, and echo a
- * timestamp that we sent since the last one echoed.
+ * times, and RFC 5961, 5.2 believes any acknowledgement of the last window. Both the acknowledgement and the echoed timestamp of a real peer only ever
+ * grow, so they must not be older than what had come a few seconds ago; the seconds are for segments that were overtaken.
  */
 function judgeStrictly(w: Int32Array, b: number, d: Int32Array, at: number): Verdict {
   if (before(d[at + D_ACK], w[b + S_ACK_FLOOR])) return BAD_ACK
   if ((w[b + S_FLAGS] & FLAG_TIMESTAMPS) === 0) return ACCEPTED
   if ((d[at + D_FLAGS] & HAS_TIMESTAMPS) === 0) return BAD_TIMESTAMP
   const echo = d[at + D_TSECR]
-  if (after(echo, w[b + S_TS_SENT]) || distance(echo, w[b + S_TS_ECHOED]) < -ECHO_SLACK_MS) return BAD_TIMESTAMP
+  if (after(echo, w[b + S_TS_SENT]) || before(echo, w[b + S_ECHO_FLOOR])) return BAD_TIMESTAMP
   return ACCEPTED
 }
 
-/** From here on what arrives is judged strictly. What is on its way may still acknowledge and echo what it did before. */
+/** From here on what arrives is judged strictly. What is on its way may still acknowledge the handshake, and echo it. */
 export function beStrict(w: Int32Array, b: number): void {
   w[b + S_FLAGS] |= FLAG_STRICT
   w[b + S_TS_ECHOED] = w[b + S_TS_SENT]
+  w[b + S_ECHO_FLOOR] = w[b + S_ECHO_FLOOR_NEXT] = (w[b + S_TS_SENT] - HANDSHAKE_MS) | 0
   w[b + S_ACK_FLOOR] = w[b + S_ACK_FLOOR_NEXT] = (w[b + S_ISN] + 1) | 0
 }
 
-/**
- * Raises what counts as a late acknowledgement to what was the newest one at the last call. To be called every few seconds, and whenever the
- * acknowledgement has moved on by a window.
- */
-export function raiseAckFloor(w: Int32Array, b: number): void {
+/** Raises what is too old to the newest of the last call. To be called every few seconds, and whenever `floorsAreLow`. */
+export function raiseFloors(w: Int32Array, b: number): void {
   w[b + S_ACK_FLOOR] = w[b + S_ACK_FLOOR_NEXT]
   w[b + S_ACK_FLOOR_NEXT] = w[b + S_SND_UNA]
+  w[b + S_ECHO_FLOOR] = w[b + S_ECHO_FLOOR_NEXT]
+  w[b + S_ECHO_FLOOR_NEXT] = w[b + S_TS_ECHOED]
 }
 
-/** True when the acknowledgement has moved on by a window since the last `raiseAckFloor`. */
-export function ackFloorIsLow(w: Int32Array, b: number): boolean {
+/** True when the acknowledgement has moved on by a window since the last `raiseFloors`: that much is too old by itself, and far more would be ambiguous. */
+export function floorsAreLow(w: Int32Array, b: number): boolean {
   return distance(w[b + S_SND_UNA], w[b + S_ACK_FLOOR_NEXT]) > Math.max(w[b + S_SND_WND], OLD_ACK)
 }
 
