@@ -2,6 +2,9 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import {
+  FLAG_TIMESTAMPS,
+  S_FLAGS,
+  S_ISN,
   S_RCV_ACKED,
   S_RCV_NXT,
   S_RCV_WND,
@@ -11,10 +14,24 @@ import {
   S_SND_UNA,
   S_SND_WND,
   S_TS_RECENT,
+  S_TS_SENT,
   SLOT_WORDS,
 } from '../../lib/flow/layout.ts'
-import { ACK, D_ACK, D_FLAGS, D_LENGTH, D_SEQ, D_TSVAL, D_WINDOW, D_WORDS, HAS_TIMESTAMPS } from '../../lib/native/layout.ts'
-import { ACCEPTED, absorb, BAD_ACK, judge, judgeReset, nextAck, nextSequence, OUT_OF_WINDOW } from '../../lib/wire/rules.ts'
+import { ACK, D_ACK, D_FLAGS, D_LENGTH, D_SEQ, D_TSECR, D_TSVAL, D_WINDOW, D_WORDS, HAS_TIMESTAMPS } from '../../lib/native/layout.ts'
+import {
+  ACCEPTED,
+  absorb,
+  BAD_ACK,
+  BAD_TIMESTAMP,
+  beStrict,
+  judge,
+  judgeReset,
+  nextAck,
+  nextSequence,
+  OUT_OF_WINDOW,
+  raiseFloors,
+} from '../../lib/wire/rules.ts'
+import { TcpTracker } from '../support/tracker.ts'
 
 const WINDOW = 1 << 20
 /** Every property holds wherever the numbers start, also across the wrap. */
@@ -156,28 +173,68 @@ describe('a reset', () => {
   })
 })
 
-describe('two ends and a tracker between them', () => {
-  /** The window rules of nf_conntrack_proto_tcp.c, tcp_in_window, for the sender's direction: what makes a packet INVALID. */
-  class Tracker {
-    end: number
-    maxEnd: number
-    readonly maxWindow: number
-    constructor(from: number, window: number) {
-      this.end = from
-      this.maxEnd = from + window
-      this.maxWindow = window
-    }
-    data(seq: number, length: number): boolean {
-      const end = seq + length
-      const valid = seq <= this.maxEnd && end >= this.end - this.maxWindow - 1
-      if (valid) this.end = Math.max(this.end, end)
-      return valid
-    }
-    ack(ack: number, window: number): void {
-      this.maxEnd = Math.max(this.maxEnd, ack + window)
-    }
+describe('judged strictly', () => {
+  const NOW = 1_000_000
+  /** A flow that has sent up to `sent`, acknowledged up to `una`, on a clock that stands at NOW. */
+  function strict(una: number, sent: number, flags = FLAG_TIMESTAMPS): Int32Array {
+    const w = flow(una, 0)
+    w[S_SND_MAX] = sent
+    w[S_FLAGS] = flags
+    w[S_TS_SENT] = NOW
+    w[S_ISN] = una - 1
+    beStrict(w, 0)
+    return w
+  }
+  const echoing = (tsecr: number, ack = 0, flags = ACK | HAS_TIMESTAMPS) => {
+    const d = segment({ seq: 0, ack, flags })
+    d[D_TSECR] = tsecr
+    return d
   }
 
+  it('believes an echo from the newest of a few seconds ago to the last one sent', () => {
+    const w = strict(0, 0)
+    w[S_TS_SENT] = NOW + 500
+    absorb(w, 0, echoing(NOW + 400), 0)
+    raiseFloors(w, 0)
+    // What was overtaken a moment ago is still believed, ...
+    expect(judge(w, 0, echoing(NOW - 100), 0)).toBe(ACCEPTED)
+    raiseFloors(w, 0)
+    // ... a few seconds later it is not.
+    const at = (tsecr: number) => judge(w, 0, echoing(tsecr), 0)
+    expect([at(NOW + 399), at(NOW + 400), at(NOW + 500), at(NOW + 501)]).toEqual([BAD_TIMESTAMP, ACCEPTED, ACCEPTED, BAD_TIMESTAMP])
+  })
+
+  it('wants an echo where the handshake agreed on timestamps, and asks for none where it did not', () => {
+    expect(judge(strict(0, 0), 0, echoing(NOW, 0, ACK), 0)).toBe(BAD_TIMESTAMP)
+    expect(judge(strict(0, 0, 0), 0, echoing(NOW, 0, ACK), 0)).toBe(ACCEPTED)
+  })
+
+  it('believes no acknowledgement that is older than the newest of a few seconds ago', () => {
+    const w = strict(1000, 6000)
+    absorb(w, 0, echoing(NOW, 5000), 0)
+    expect(judge(w, 0, echoing(NOW, 1000), 0)).toBe(ACCEPTED)
+    raiseFloors(w, 0)
+    expect(judge(w, 0, echoing(NOW, 1000), 0)).toBe(ACCEPTED)
+    raiseFloors(w, 0)
+    const at = (ack: number) => judge(w, 0, echoing(NOW, ack), 0)
+    expect([at(4999), at(5000), at(6000), at(6001)]).toEqual([BAD_ACK, ACCEPTED, ACCEPTED, BAD_ACK])
+  })
+
+  it('lets a stranger who knows addresses and ports, and guesses the rest, get in once in a hundred thousand million times', () => {
+    const w = strict(0, 100_000)
+    const guess = fc.integer({ min: -0x80000000, max: 0x7fffffff })
+    fc.assert(
+      fc.property(guess, guess, guess, (seq, ack, tsecr) => {
+        const d = echoing(tsecr, ack)
+        d[D_SEQ] = seq
+        expect(judge(w, 0, d, 0)).not.toBe(ACCEPTED)
+      }),
+      { numRuns: 20_000 },
+    )
+  })
+})
+
+describe('two ends and a tracker between them', () => {
   it('stays valid for one-way data, whatever is lost and however late acknowledgements are', () => {
     const step = fc.record({ length: fc.integer({ min: 1, max: 65000 }), lost: fc.boolean(), acks: fc.integer({ min: 0, max: 3 }) })
     fc.assert(
@@ -185,11 +242,12 @@ describe('two ends and a tracker between them', () => {
         const window = 65536
         const sender = flow(0, 0, window)
         const receiver = flow(0, 0, window)
-        const tracker = new Tracker(0, window)
+        const syn = { seq: -1, ack: 0, length: 0, window }
+        const tracker = new TcpTracker(syn, { ...syn, ack: 0 }, [0, 0], Number.POSITIVE_INFINITY, 0)
         const late: number[] = []
         for (const { length, lost, acks } of steps) {
           const seq = nextSequence(sender, 0, length)
-          expect(tracker.data(seq, length)).toBe(true)
+          expect(tracker.see(0, { seq, ack: 0, length, window }, 0)).toBe(undefined)
           if (!lost) {
             const d = segment({ seq, ack: 0, length })
             expect(judge(receiver, 0, d, 0)).toBe(ACCEPTED)
@@ -198,7 +256,7 @@ describe('two ends and a tracker between them', () => {
           late.push(nextAck(receiver, 0))
           for (let i = 0; i < acks && late.length > 3; i++) {
             const ack = late.shift() as number
-            tracker.ack(ack, window)
+            expect(tracker.see(1, { seq: 0, ack, length: 0, window }, 0)).toBe(undefined)
             absorb(sender, 0, segment({ seq: 0, ack, window }), 0)
           }
         }
