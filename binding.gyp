@@ -27,6 +27,7 @@
             'native/link_header.cc',
             'native/netlink.cc',
             'native/offload.cc',
+            'native/owned_child.cc',
             'native/packet_sender.cc',
             'native/parse.cc',
             'native/poll.cc',

@@ -1,6 +1,7 @@
 // dial: opens one connection. Resolves the name, makes the handshake, gives back the stream.
 import { lookup } from 'node:dns/promises'
 import { familyOf, unmapped } from './address.ts'
+import { openTtlGuard, type TtlGuard } from './carrier/ttl-guard.ts'
 import { FakeTcpConn } from './conn.ts'
 import { channels } from './diagnostics.ts'
 import { LONGEST_MS } from './engine/clock.ts'
@@ -19,8 +20,9 @@ let arena: MessageArena | undefined
  *
  * @param target `'host:port'`, `'[v6]:port'`, or options with `host` and `port`
  * @returns once the handshake is complete
- * @throws (rejects) `ECONNREFUSED`, `ETIMEDOUT`, `EPERM` without CAP_NET_RAW, `EADDRINUSE`, name resolution's own errors, AbortError,
- * `ERR_FAKETCP_INVALID_ADDRESS`, `ERR_FAKETCP_INVALID_OPTION`, `ERR_FAKETCP_TABLE_FULL`, `ERR_FAKETCP_HANDSHAKE_UNSEEN`, `ERR_FAKETCP_UNSUPPORTED`
+ * @throws (rejects) `ECONNREFUSED`, `ETIMEDOUT`, `EPERM` without CAP_NET_RAW (`guard: 'ttl'`: or CAP_NET_ADMIN), `EADDRINUSE`, name resolution's own errors, AbortError,
+ * `ERR_FAKETCP_INVALID_ADDRESS`, `ERR_FAKETCP_INVALID_OPTION`, `ERR_FAKETCP_GUARD`, `ERR_FAKETCP_TABLE_FULL`, `ERR_FAKETCP_HANDSHAKE_UNSEEN`,
+ * `ERR_FAKETCP_UNSUPPORTED`
  */
 export async function dial(target: string | DialOptions, options?: DialOptions): Promise<FakeTcpConn> {
   const parsed = parseDial(target, options)
@@ -28,14 +30,17 @@ export async function dial(target: string | DialOptions, options?: DialOptions):
   const { signal } = parsed
   if (signal?.aborted) throw abortError(signal)
   const limit = new TimeLimit(parsed)
+  let opening: Promise<TtlGuard> | undefined
   try {
     const addresses = await limit.race(resolve(parsed))
+    opening = parsed.ttlGuard && openTtlGuard(parsed.ttlGuard)
+    const target = { ...parsed, guard: opening && (await limit.race(opening)) }
     let failure: unknown
     // One address that swallows packets must not use up the time of the next one.
     const shareMs = parsed.connectTimeoutMs / addresses.length
     for (const address of addresses) {
       try {
-        return await dialAddress(parsed, address, shareMs, limit, (links) => diallerFor(binding, parsed.table, links))
+        return await dialAddress(target, address, shareMs, limit, (links) => diallerFor(binding, parsed.table, links))
       } catch (error) {
         failure = error
         if (limit.error !== undefined) throw limit.error
@@ -44,8 +49,12 @@ export async function dial(target: string | DialOptions, options?: DialOptions):
     throw failure
   } finally {
     limit.clear()
+    // The flow holds it by now; and where nobody waited for it, it comes for nobody.
+    opening?.then((guard) => guard.release()).catch(() => {})
   }
 }
+
+type GuardedDial = ParsedDial & { readonly guard: TtlGuard | undefined }
 
 async function resolve({ host, family }: ParsedDial): Promise<string[]> {
   if (familyOf(host) !== 0) return [unmapped(host)]
@@ -53,7 +62,7 @@ async function resolve({ host, family }: ParsedDial): Promise<string[]> {
 }
 
 async function dialAddress(
-  parsed: ParsedDial,
+  parsed: GuardedDial,
   address: string,
   shareMs: number,
   limit: TimeLimit,
@@ -70,7 +79,7 @@ async function dialAddress(
   }
 }
 
-function connect(parsed: ParsedDial, address: string, shareMs: number, limit: TimeLimit, dialler: Dialler): Promise<FakeTcpConn> {
+function connect(parsed: GuardedDial, address: string, shareMs: number, limit: TimeLimit, dialler: Dialler): Promise<FakeTcpConn> {
   return new Promise((resolve, reject) => {
     if (limit.error !== undefined) {
       reject(limit.error)

@@ -19,6 +19,8 @@ export type FakeTcpErrorCode =
   | 'ERR_FAKETCP_HANDSHAKE_UNSEEN'
   /** Nothing was heard for `idleTimeoutMs`. */
   | 'ERR_FAKETCP_IDLE'
+  /** The firewall rule of the guard 'ttl' could not be made. */
+  | 'ERR_FAKETCP_GUARD'
   /** A method that would break message boundaries. */
   | 'ERR_FAKETCP_METHOD'
 
@@ -34,6 +36,7 @@ export class FakeTcpError extends Error {
 }
 
 /** Errno numbers of Linux, negative as in libuv, for errors that no system call of ours reported. */
+export const EPERM = -1
 export const EAGAIN = -11
 export const EINVAL = -22
 export const EADDRINUSE = -98

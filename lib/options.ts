@@ -1,6 +1,7 @@
 // The options of dial, listen and listeners: their types, defaults and checks. Parsed here, once; everything below takes them as given.
 import { isIP } from 'node:net'
 import { checkPort, type HostPort, parseHostPort } from './address.ts'
+import type { Firewall } from './carrier/ttl-guard.ts'
 import type { ConnOptions } from './conn.ts'
 import type { FlowOptions } from './engine/flow-options.ts'
 import { invalidOption } from './errors.ts'
@@ -10,7 +11,7 @@ import type { LinkMode } from './link/sender.ts'
 import type { ListenerOptions } from './listener.ts'
 import type { Shard } from './wire/shards.ts'
 
-export type { Shard }
+export type { Firewall, Shard }
 
 /** Options of every connection, dialled or accepted. */
 export interface StreamOptions extends Partial<ConnOptions> {
@@ -22,6 +23,13 @@ export interface StreamOptions extends Partial<ConnOptions> {
    * raw socket. With 'packet', opening fails where AF_PACKET cannot be had.
    */
   readonly link?: LinkMode | 'auto'
+  /**
+   * What keeps the kernel's own TCP socket mute once the handshake is complete. 'filter': a socket filter. 'ttl': that, and a rule of this host's firewall that
+   * drops what such sockets send all the same; it needs CAP_NET_ADMIN and a firewall tool, and a peer is not told at once when this process is killed. See `stats.guard`. Default 'filter'.
+   */
+  readonly guard?: 'filter' | 'ttl'
+  /** With `guard: 'ttl'`: which tool makes the rule, `nft` or `iptables` and `ip6tables`. Default 'auto': nftables where that works, else iptables. */
+  readonly firewall?: Firewall | 'auto'
   /** Ends a connection on which nothing was heard for so long, with `ERR_FAKETCP_IDLE`. Default 0: never. */
   readonly idleTimeoutMs?: number
   /**
@@ -77,6 +85,8 @@ export interface ParsedStream {
   readonly conn: ConnOptions
   readonly capture: CaptureMode | 'auto'
   readonly link: LinkMode | 'auto'
+  /** undefined: the filter alone. */
+  readonly ttlGuard: Firewall | 'auto' | undefined
   readonly flow: FlowOptions
   readonly table: FlowTable
   readonly signal: AbortSignal | undefined
@@ -192,6 +202,7 @@ function parseStream(options: StreamOptions): ParsedStream {
   return {
     capture: oneOf('capture', capture, ['auto', 'packet', 'raw']),
     link: oneOf('link', link, ['auto', 'packet', 'raw']),
+    ttlGuard: parseGuard(options),
     flow: {
       idleTimeoutMs: count('idleTimeoutMs', idleTimeoutMs),
       keepAliveMs: count('keepAliveMs', keepAliveMs),
@@ -207,6 +218,13 @@ function parseStream(options: StreamOptions): ParsedStream {
       allowHalfOpen: flag('allowHalfOpen', options.allowHalfOpen ?? false),
     },
   }
+}
+
+function parseGuard({ guard = 'filter', firewall }: StreamOptions): Firewall | 'auto' | undefined {
+  const wanted = oneOf('firewall', firewall ?? 'auto', ['auto', 'nftables', 'iptables'])
+  if (oneOf('guard', guard, ['filter', 'ttl']) === 'ttl') return wanted
+  if (firewall !== undefined) throw invalidOption('guard', "'ttl' where a firewall is named", guard)
+  return undefined
 }
 
 function text(name: string, value: unknown): string {

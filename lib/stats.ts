@@ -1,5 +1,7 @@
 // What the statistics objects hold. Reading one makes no system call and no native call: every getter reads memory.
 
+export type Guard = 'filter' | 'hopLimit' | 'ttl'
+
 /** Figures of one connection since it opened. Messages and bytes are payload. */
 export interface ConnStats {
   readonly messagesIn: number
@@ -18,8 +20,11 @@ export interface ConnStats {
   readonly link: 'packet' | 'raw'
   /** Why they are sent by raw socket; undefined where they are not. In words, for people. */
   readonly linkReason: string | undefined
-  /** What keeps the kernel's own socket mute: a socket filter, or where the kernel keeps those for CAP_NET_ADMIN, a hop limit nobody meets. */
-  readonly guard: 'filter' | 'hopLimit'
+  /**
+   * What keeps the kernel's own socket mute: a socket filter, or where the kernel keeps those for CAP_NET_ADMIN, a hop limit nobody meets; 'ttl': one
+   * of these, and a firewall rule.
+   */
+  readonly guard: Guard
   /** How often the window bound set our sequence number back to the peer's acknowledgement. */
   readonly setBacks: number
   /** Packets that the kernel dropped before they could be captured, of this connection and all others on the same capture sockets; refreshed at most once a second. */

@@ -79,8 +79,8 @@ export interface Channel {
 
 /** A refused connection, as the listener's `'drop'` event tells it. */
 export interface RefusedConnection {
-  /** `taken`: another thread of a shared table has a flow on the same 4-tuple. */
-  readonly reason: 'maxConnections' | 'backlog' | 'table-full' | 'taken' | 'closed'
+  /** `taken`: another thread of a shared table has a flow on the same 4-tuple. `guard`: its kernel socket could not be marked; the listener's `'error'` tells why. */
+  readonly reason: 'maxConnections' | 'backlog' | 'table-full' | 'taken' | 'guard' | 'closed'
   readonly localAddress: string
   readonly localPort: number
   readonly remoteAddress: string

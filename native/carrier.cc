@@ -35,6 +35,7 @@ class Carrier final : public Wrapped {
   bool Connect(const Arguments<3>& args);
   const char* End(Ending how);
   bool HandOver(napi_value name, int* error);
+  bool Quieten(napi_value mark);
   void SetExit(Ending how) { exit_ = how; }
   bool Key(napi_value out);
   bool Info(napi_value out);
@@ -50,6 +51,8 @@ class Carrier final : public Wrapped {
   /** The program to attach when connected. */
   std::vector<uint8_t> mute_;
   Ending exit_ = Ending::kFin;
+  /** It sends with the mark and TTL 1. */
+  bool quiet_ = false;
   uint32_t user_timeout_ms_ = 0;
   bool v6_ = false;
   int fd_ = -1;
@@ -133,6 +136,8 @@ void Carrier::StopConnecting() {
 const char* Carrier::End(Ending how) {
   if (fd_ < 0) return "none";
   StopConnecting();
+  // A farewell is meant to arrive.
+  if (quiet_ && how != Ending::kSilent) LoosenStream(fd_);
   const char* way = EndStream(fd_, how);
   fd_ = -1;
   Unhold();
@@ -170,7 +175,17 @@ bool Carrier::Info(napi_value out) {
   int32_t* words = nullptr;
   if (!ToWords(env().napi(), out, "out", INFO_WORDS, &words)) return false;
   const int error = fd_ < 0 ? EBADF : ReadInfo(fd_, words);
-  return error == 0 || ThrowSystem(env().napi(), error, "getsockopt");
+  if (error != 0) return ThrowSystem(env().napi(), error, "getsockopt");
+  if (quiet_) words[INFO_GUARD] = GUARD_TTL;
+  return true;
+}
+
+bool Carrier::Quieten(napi_value value) {
+  int64_t mark = 0;
+  if (!ToInteger(env().napi(), value, "mark", 1, UINT32_MAX, &mark)) return false;
+  const int error = fd_ < 0 ? EBADF : QuietenStream(fd_, static_cast<uint32_t>(mark));
+  quiet_ = error == 0;
+  return quiet_ || ThrowSystem(env().napi(), error, "setsockopt");
 }
 
 bool Carrier::LocalPort(int* port) {
@@ -245,6 +260,12 @@ napi_value HandOver(napi_env napi, napi_callback_info info) {
   return carrier != nullptr && carrier->HandOver(args[0], &error) ? Integer(napi, -error) : nullptr;
 }
 
+napi_value Quieten(napi_env napi, napi_callback_info info) {
+  const Arguments<1> args(napi, info);
+  if (Carrier* carrier = Wrapped::Of<Carrier>(napi, args.self)) carrier->Quieten(args[0]);
+  return nullptr;
+}
+
 napi_value SetExit(napi_env napi, napi_callback_info info) {
   const Arguments<1> args(napi, info);
   Carrier* carrier = Wrapped::Of<Carrier>(napi, args.self);
@@ -266,7 +287,7 @@ napi_value DefineCarrier(napi_env napi) {
   const napi_property_descriptor members[] = {
       Method("connect", Connect), Method("key", Key),         Method("info", Info),
       Method("end", End),         Method("setExit", SetExit), Getter("localPort", LocalPort),
-      Method("handOver", HandOver),
+      Method("handOver", HandOver), Method("quieten", Quieten),
   };
   napi_value constructor = nullptr;
   napi_define_class(napi, "Carrier", NAPI_AUTO_LENGTH, Construct, nullptr, sizeof members / sizeof *members, members, &constructor);

@@ -17,6 +17,17 @@ namespace {
 
 bool SetInteger(int fd, int level, int option, int value) { return setsockopt(fd, level, option, &value, sizeof value) == 0; }
 
+/** Of ip(7) and ipv6(7): as the route or the host says. */
+constexpr int kDefaultHopLimit = -1;
+
+/** An IPv6 socket may carry IPv4, for which it keeps a TTL of its own. 0 or a positive errno. */
+int SetHopLimit(int fd, int hops) {
+  int domain = 0;
+  socklen_t size = sizeof domain;
+  if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) != 0 || !SetInteger(fd, IPPROTO_IP, IP_TTL, hops)) return errno;
+  return domain != AF_INET6 || SetInteger(fd, IPPROTO_IPV6, IPV6_UNICAST_HOPS, hops) ? 0 : errno;
+}
+
 const char* Configure(int fd, const StreamSocket& wanted) {
   const int family = wanted.local.storage.ss_family;
   if (wanted.reuse_address && !SetInteger(fd, SOL_SOCKET, SO_REUSEADDR, 1)) return "setsockopt";
@@ -92,6 +103,17 @@ int MuteStream(int fd, const Bytes& program) {
   // Unread data would make the kernel's close a reset instead of the FIN that tells the peer.
   for (int i = 0; i < 64 && recv(fd, nullptr, INT_MAX, MSG_TRUNC | MSG_DONTWAIT) > 0; i++) continue;
   return 0;
+}
+
+int QuietenStream(int fd, uint32_t mark) {
+  if (setsockopt(fd, SOL_SOCKET, SO_MARK, &mark, sizeof mark) != 0) return errno;
+  return SetHopLimit(fd, 1);
+}
+
+void LoosenStream(int fd) {
+  SetHopLimit(fd, kDefaultHopLimit);
+  // Without the capability it stays marked, and nobody asks for the mark alone.
+  SetInteger(fd, SOL_SOCKET, SO_MARK, 0);
 }
 
 int AttachSteering(int fd, const Bytes& program) {

@@ -33,6 +33,15 @@ int OpenStream(const StreamSocket& wanted, Failure* failure);
 int MuteStream(int fd, const Bytes& program);
 
 /**
+ * What a connected socket sends from here on carries the mark and TTL or hop limit 1, so that a rule of the firewall can tell it from everything else.
+ * 0 or a positive errno: EPERM without CAP_NET_ADMIN (since 5.17: or CAP_NET_RAW).
+ */
+int QuietenStream(int fd, uint32_t mark);
+
+/** What it sends from here on is ordinary again, as far as that is allowed. */
+void LoosenStream(int fd);
+
+/**
  * Gives a listening socket's group (SO_REUSEPORT) the program that picks one of its sockets for a SYN. Only after listen: a group of one that was
  * made for the program alone (reuseport_attach_prog) would make the bind of any further socket fail (inet_csk_bind_conflict). 0 or a positive errno.
  */

@@ -64,6 +64,7 @@ namespace faketcp {
   X(INFO_WORDS, 10)       \
   X(GUARD_FILTER, 0)      \
   X(GUARD_HOP_LIMIT, 1)   \
+  X(GUARD_TTL, 2)         \
   X(ROUTE_TYPE, 0)        \
   X(ROUTE_IFINDEX, 1)     \
   X(ROUTE_GATEWAY, 2)     \

@@ -26,7 +26,7 @@ const PACKAGES = {
     iperf3: ['iperf3'],
     conntrack: ['conntrack'],
     nftables: ['nft'],
-    iptables: ['iptables', 'iptables-save', 'ip6tables'],
+    iptables: ['iptables', 'iptables-save', 'ip6tables', 'ip6tables-save', 'iptables-legacy', 'ip6tables-legacy'],
     'iputils-ping': ['ping'],
     procps: ['ps', 'sysctl'],
     socat: ['socat'],

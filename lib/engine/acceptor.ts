@@ -1,6 +1,7 @@
 // Accepts: a listening carrier, the captures of its port, and the engine of the flows that come of them.
 import { familyOf, formatAddress, isMapped } from '../address.ts'
 import { listenCarriers } from '../carrier/carrier.ts'
+import type { TtlGuard } from '../carrier/ttl-guard.ts'
 import { EADDRINUSE, FakeTcpError, fromNative, guarded, rethrowLater, systemError } from '../errors.ts'
 import type { FlowTable } from '../flow/table.ts'
 import type { CaptureFilter, CaptureMode } from '../link/capture.ts'
@@ -27,6 +28,8 @@ export interface ListenTarget {
   readonly shard: Shard | undefined
   readonly capture: CaptureMode | 'auto'
   readonly link: LinkMode | 'auto'
+  /** Its rule is there; the acceptor and each of its flows hold it. */
+  readonly guard: TtlGuard | undefined
 }
 
 /** A carrier and its key, which a connection that ends while it waits here can no longer tell. */
@@ -50,6 +53,7 @@ export class EngineAcceptor implements Acceptor {
   readonly #where: Pick<CaptureFilter, 'ports' | 'addresses'>
   readonly #shard: ShardMember | undefined
   readonly #options: FlowOptions
+  readonly #guard: TtlGuard | undefined
   #sink: AcceptorSink | undefined
   #early: Arrival[] = []
   #closed = false
@@ -91,6 +95,8 @@ export class EngineAcceptor implements Acceptor {
       throw fromNative(error, where, inUse === undefined ? {} : { [EADDRINUSE]: inUse })
     }
     this.#listener = listener
+    this.#guard = target.guard
+    this.#guard?.hold()
     this.#where = { ports: [listener.localPort], addresses }
     if (this.#shard !== undefined) this.#shard.steered = listener.steered
     this.address = { address: target.address, port: listener.localPort, family: family === 4 ? 'IPv4' : 'IPv6' }
@@ -109,6 +115,7 @@ export class EngineAcceptor implements Acceptor {
       this.#closed = true
       this.#listener.close()
       this.#shard?.close()
+      this.#guard?.release()
       this.#engine.forgetOrphans()
       for (const { carrier } of this.#early.splice(0)) carrier.end('reset')
       this.#maybeShut()
@@ -193,16 +200,28 @@ export class EngineAcceptor implements Acceptor {
       this.#refuse(carrier, key, refusal, sink)
       return
     }
+    try {
+      this.#guard?.quieten(carrier, { address: this.address.address, port: this.address.port })
+    } catch (error) {
+      release()
+      this.#refuse(carrier, key, 'guard', sink)
+      sink.onError(error as Error)
+      return
+    }
     // The kernel has made a new connection on this 4-tuple, so whatever we still believe of an older one is over.
     this.#engine.find(key, 0)?.supersede()
     const seen = orphan?.irs !== undefined && orphan.isn !== undefined
+    const onFreed = () => {
+      release()
+      this.#guard?.release()
+    }
     let flow: Flow | undefined
     let full = false
     try {
       flow = this.#engine.insert(
         key,
         carrier,
-        { role: 'listener', hello: true, options: this.#options, onFreed: release },
+        { role: 'listener', hello: true, options: this.#options, onFreed },
         this.#modeFor(key, seen || stray),
       )
     } catch (error) {
@@ -214,6 +233,7 @@ export class EngineAcceptor implements Acceptor {
       this.#refuse(carrier, key, full ? 'table-full' : 'taken', sink)
       return
     }
+    this.#guard?.hold()
     this.stats.accepted++
     if (orphan?.irs !== undefined && orphan.isn !== undefined) flow.begin({ ...orphan, irs: orphan.irs, isn: orphan.isn })
     flow.open(seen)

@@ -1,6 +1,7 @@
 // Dials: one engine for all connections that this thread dials in the same way, so that one capture socket for each family serves them all.
 import { familyOf, formatAddress, formatHostPort, isLinkLocal } from '../address.ts'
 import { openCarrier } from '../carrier/carrier.ts'
+import type { TtlGuard } from '../carrier/ttl-guard.ts'
 import { EADDRINUSE, FakeTcpError, fromNative, systemError } from '../errors.ts'
 import type { FlowTable } from '../flow/table.ts'
 import type { CaptureFilter, CaptureMode } from '../link/capture.ts'
@@ -22,6 +23,8 @@ export interface DialTarget {
   /** 0: the kernel chooses. */
   readonly localPort: number
   readonly dialect: 'native' | 'tcpraw'
+  /** Its rule is there as long as the caller waits; the flow holds it from then on. */
+  readonly guard: TtlGuard | undefined
   readonly flow: FlowOptions
 }
 
@@ -92,25 +95,35 @@ export class Dialler {
       const local = this.#localAddress(target, key)
       this.#engine.capture(family, this.#filter())
       this.#engine.prepareToSend(family)
-      carrier = this.#bind(family, local, target.localPort)
-      const port = carrier.localPort
+      const made = this.#bind(family, local, target.localPort)
+      carrier = made
+      const port = made.localPort
       key[KEY_PORTS] = (target.port << 16) | port
       const hello = target.dialect === 'native'
-      flow = this.#engine.insert(key, carrier, { role: 'dialler', hello, options: target.flow, onFreed: () => this.#removePort(port) })
+      const onFreed = () => {
+        this.#removePort(port)
+        target.guard?.release()
+      }
+      flow = this.#engine.insert(key, made, { role: 'dialler', hello, options: target.flow, onFreed })
       if (flow === undefined) throw systemError(EADDRINUSE, 'connect', where)
+      target.guard?.hold()
       this.#addPort(port)
       const opening = flow
-      carrier.connect(target.address, target.port, (errno) => {
+      made.connect(target.address, target.port, (errno) => {
         this.#dialling--
         // The SYN-ACK was captured before TCP saw it; it may still wait to be read.
         if (errno === 0) this.#engine.drain()
-        if (errno === 0 && opening.handshakeSeen) {
-          opening.open(true)
-          settled(undefined, opening)
+        try {
+          if (errno !== 0) throw systemError(errno, 'connect', where)
+          if (!opening.handshakeSeen) throw unseen(target)
+          target.guard?.quieten(made, where)
+        } catch (error) {
+          opening.cancel()
+          settled(error as Error, undefined)
           return
         }
-        opening.cancel()
-        settled(errno !== 0 ? systemError(errno, 'connect', where) : unseen(target), undefined)
+        opening.open(true)
+        settled(undefined, opening)
       })
       return {
         cancel: () => {

@@ -12,7 +12,7 @@ import {
 } from '../flow/layout.ts'
 import type { CaptureMode } from '../link/capture.ts'
 import type { LinkMode } from '../link/sender.ts'
-import type { ConnStats } from '../stats.ts'
+import type { ConnStats, Guard } from '../stats.ts'
 import { DIALECT_NATIVE, DIALECT_TCPRAW } from '../wire/dialect.ts'
 import type { Clock } from './clock.ts'
 import type { LinkChoice } from './link-choice.ts'
@@ -24,7 +24,7 @@ export class FlowStats implements ConnStats {
   readonly #kernelDrops: () => number
   readonly capture: CaptureMode
   readonly #link: LinkChoice
-  guard: 'filter' | 'hopLimit' = 'filter'
+  guard: Guard = 'filter'
 
   constructor(at: Slot, clock: Clock, capture: CaptureMode, link: LinkChoice, kernelDrops: () => number) {
     this.#kernelDrops = kernelDrops

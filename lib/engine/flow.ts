@@ -459,8 +459,9 @@ export class Flow implements Channel, Deadline, TrainOwner, FlowLife {
     this.#parts.settings.onFreed?.()
   }
 
-  /** The process ends before timeWait does. */
+  /** The process ends before the flow does. */
   exit(): void {
-    if (this.#parts.state.is === 'timeWait') this.#carrier.end('silent')
+    // The kernel's own close would send the FIN as the ttl guard has it, which does not arrive.
+    this.#carrier.end(this.#parts.state.is === 'timeWait' ? 'silent' : 'fin')
   }
 }

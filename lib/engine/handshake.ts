@@ -20,7 +20,9 @@ import {
 } from '../flow/layout.ts'
 import type { NativeCarrier } from '../native/binding.ts'
 import {
+  GUARD_FILTER,
   GUARD_HOP_LIMIT,
+  GUARD_TTL,
   INFO_GUARD,
   INFO_OPTIONS,
   INFO_PATH_MTU,
@@ -30,6 +32,7 @@ import {
   INFO_TIMESTAMP,
   INFO_WORDS,
 } from '../native/layout.ts'
+import type { Guard } from '../stats.ts'
 import type { Family } from '../transport.ts'
 import type { Slot } from './slot.ts'
 
@@ -57,6 +60,8 @@ const TCPI_OPT_WSCALE = 4
 /** NOP NOP TS */
 const TIMESTAMPS_BYTES = 12
 
+const GUARDS: Readonly<Record<number, Guard>> = { [GUARD_FILTER]: 'filter', [GUARD_HOP_LIMIT]: 'hopLimit', [GUARD_TTL]: 'ttl' }
+
 /** Bytes of IP and TCP header of each segment after the handshake. */
 export function headerBytes(family: Family, timestamps: boolean): number {
   return (family === 'IPv4' ? 40 : 60) + (timestamps ? TIMESTAMPS_BYTES : 0)
@@ -79,7 +84,7 @@ export function takeAgreement(
   { words: w, base: b }: Slot,
   carrier: NativeCarrier,
   { family, peerMss, now }: { family: Family; peerMss: number | undefined; now: number },
-): { timestamps: boolean; guard: 'filter' | 'hopLimit' } {
+): { timestamps: boolean; guard: Guard } {
   const info = new Int32Array(INFO_WORDS)
   carrier.info(info)
   const scaled = (info[INFO_OPTIONS] & TCPI_OPT_WSCALE) !== 0
@@ -98,5 +103,5 @@ export function takeAgreement(
     // the path's size arrive whole or not at all.
     w[b + S_MAX_MESSAGE] = info[INFO_PATH_MTU] - headerBytes(family, timestamps)
   }
-  return { timestamps, guard: info[INFO_GUARD] === GUARD_HOP_LIMIT ? 'hopLimit' : 'filter' }
+  return { timestamps, guard: GUARDS[info[INFO_GUARD]] }
 }

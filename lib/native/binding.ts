@@ -13,6 +13,10 @@ export interface Binding {
   readonly CarrierListener: new (options: CarrierListenerOptions) => NativeCarrierListener
   readonly CarrierInbox: new (options: CarrierInboxOptions) => NativeCarrierInbox
   readonly RouteSocket: new (options: RouteSocketOptions) => NativeRouteSocket
+  /** @param pid a child of this process */
+  readonly OwnedChild: new (
+    pid: number,
+  ) => NativeOwnedChild
   /** Writes the four words of the source address that the host would use towards `address` (`getsockname` of a connected datagram socket)
    * into `out`, and returns the path MTU known for it (IP_MTU), or 0. With the destination local, source and destination are equal. */
   sourceAddress(address: string, out: Int32Array): number
@@ -131,6 +135,11 @@ export interface NativeCarrier {
    * @returns 0, and this carrier has ended; or the negative errno (ECONNREFUSED: nobody has that inbox), and nothing has changed
    */
   handOver(inbox: string): number
+  /**
+   * From here on what this carrier sends has SO_MARK `mark` (32 bits) and TTL or hop limit 1, until `end('fin')` or `end('reset')`, whose packets are ordinary again.
+   * `info` then says GUARD_TTL. Only connected carriers. Throws EPERM without CAP_NET_ADMIN.
+   */
+  quieten(mark: number): void
   /** How the environment's end treats this carrier if nobody ended it: 'fin' (default) or 'silent'. */
   setExit(how: 'fin' | 'silent'): void
 }
@@ -173,6 +182,12 @@ export interface NativeCarrierInbox {
   resume(): void
   /** Idempotent. What has not been taken yet is closed by the kernel. */
   close(): void
+}
+
+/** A child process that is killed and reaped when this environment ends, also by `worker.terminate()`; Node would leave it a zombie. */
+export interface NativeOwnedChild {
+  /** It has ended. Idempotent. */
+  release(): void
 }
 
 export interface RouteSocketOptions {

@@ -96,12 +96,14 @@ export const INFO_PATH_MTU = 6
 /** The socket's own TSval clock at the moment of the call (socket option TCP_TIMESTAMP, milliseconds). */
 export const INFO_TIMESTAMP = 7
 export const INFO_RTT_US = 8
-/** What keeps the socket mute: GUARD_FILTER or GUARD_HOP_LIMIT. */
+/** What keeps the socket mute: GUARD_FILTER, GUARD_HOP_LIMIT or GUARD_TTL. */
 export const INFO_GUARD = 9
 export const INFO_WORDS = 10
 
 export const GUARD_FILTER = 0
 export const GUARD_HOP_LIMIT = 1
+/** One of the others, and what it sends all the same carries a mark and TTL 1. */
+export const GUARD_TTL = 2
 
 /** Words that `RouteSocket.route` fills. The route's type is RTN_UNICAST, RTN_LOCAL, ... of linux/rtnetlink.h. */
 export const ROUTE_TYPE = 0

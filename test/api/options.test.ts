@@ -19,10 +19,11 @@ describe('dial', () => {
   })
 
   it('has the documented defaults', () => {
-    const { conn, capture, link, flow, connectTimeoutMs, dialect, localPort } = parseDial(':9191')
-    expect({ capture, link, flow, connectTimeoutMs, dialect, localPort }).toEqual({
+    const { conn, capture, link, ttlGuard, flow, connectTimeoutMs, dialect, localPort } = parseDial(':9191')
+    expect({ capture, link, ttlGuard, flow, connectTimeoutMs, dialect, localPort }).toEqual({
       capture: 'auto',
       link: 'auto',
+      ttlGuard: undefined,
       flow: { idleTimeoutMs: 0, keepAliveMs: 45_000, strict: true },
       connectTimeoutMs: 10_000,
       dialect: 'native',
@@ -37,10 +38,18 @@ describe('dial', () => {
     })
   })
 
+  it('makes the firewall rule of the ttl guard by what works, unless told', () => {
+    expect(parseDial(':9191', { guard: 'ttl' }).ttlGuard).toBe('auto')
+    expect(parseListen(':9191', { guard: 'ttl', firewall: 'iptables' }).ttlGuard).toBe('iptables')
+  })
+
   it.each([
     [{ link: 'udp' }, 'link', '"auto", "packet", "raw"', '"udp"'],
     [{ capture: 'raw', link: 'packet' }, 'link', 'where packets are captured by raw socket', '"packet"'],
     [{ capture: 'bpf' }, 'capture', '"auto", "packet", "raw"', '"bpf"'],
+    [{ guard: 'hopLimit' }, 'guard', '"filter", "ttl"', '"hopLimit"'],
+    [{ guard: 'ttl', firewall: 'pf' }, 'firewall', '"auto", "nftables", "iptables"', '"pf"'],
+    [{ firewall: 'nftables' }, 'guard', 'where a firewall is named', '"filter"'],
     [{ dialect: 'tls' }, 'dialect', '"native", "tcpraw"', '"tls"'],
     [{ family: 5 }, 'family', '0, 4, 6', '5'],
     [{ idleTimeoutMs: -1 }, 'idleTimeoutMs', 'at least 0', '-1'],

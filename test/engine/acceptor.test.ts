@@ -58,6 +58,7 @@ function acceptor() {
       flow: { idleTimeoutMs: 0, keepAliveMs: 0, strict: true },
       capture: 'packet',
       link: 'raw',
+      guard: undefined,
     },
     shard: { index: 0, count: COUNT },
   })

@@ -112,6 +112,19 @@ describe.each([4, 6] as const)('over IPv%i', (family) => {
     }
   })
 
+  it.each(['fin', 'reset'] as const)('quietened say so, and a farewell by %s has an ordinary TTL again', async (how) => {
+    using pair = await carrierPair(family)
+    using capture = new CaptureRig({ mode: 'packet', family, ports: [pair.server.localPort] })
+    expect(infoOf(pair.client)[layout.INFO_GUARD]).not.toBe(layout.GUARD_TTL)
+    pair.client.quieten(0xffff_ffff)
+    expect(infoOf(pair.client)[layout.INFO_GUARD]).toBe(layout.GUARD_TTL)
+    pair.client.end(how)
+    const [farewell] = await capture.received(1)
+    expect(farewell.flags & (layout.FIN | layout.RST)).not.toBe(0)
+    expect(farewell.ttl & 0xff).toBe(64)
+    expect(() => pair.client.quieten(1)).toThrow(expect.objectContaining({ code: 'EBADF', syscall: 'setsockopt' }))
+  })
+
   it('ended while connecting never settle', async () => {
     using listener = new ListenerRig(family)
     const [given, kept] = [dialler(family), dialler(family)]
@@ -217,5 +230,6 @@ it('refuses addresses, ports and words that are none', () => {
   expect(() => carrier.setExit('reset' as never)).toThrow(/how must be 'silent' or 'fin', it is 'reset'/)
   expect(() => carrier.key(new Int32Array(8))).toThrow(/out must have at least 9 elements/)
   expect(() => carrier.info(new Int32Array(8))).toThrow(RangeError)
+  expect(() => carrier.quieten(0)).toThrow(/mark must be an integer from 1 to 4294967295/)
   carrier.end('fin')
 })
