@@ -11,9 +11,9 @@ export interface ConnOptions {
   readonly writableHighWaterMark: number
   /** Messages that the readable side buffers before it stops asking. Default 64. */
   readonly readableHighWaterMark: number
-  /** Bytes that may wait for a slow reader, 128 more counted for each message; what comes beyond is dropped and counted. Default 1 MiB. */
+  /** Bytes that may wait for a slow reader, 128 more counted for each message; what comes beyond is dropped and counted, with `dialect: 'tcp'` the peer is made to wait. Default 1 MiB. */
   readonly receiveQueueBytes: number
-  /** What `write` does with a message that does not fit: refuse it, or cut it (for byte-stream users). Default 'error'. */
+  /** What `write` does with a message that does not fit: refuse it, or cut it (for byte-stream users). Default 'error'; 'split' with `dialect: 'tcp'`. */
   readonly oversize: 'error' | 'split'
   /** As in `node:net`: whether our side stays open when the peer has ended. Default false. */
   readonly allowHalfOpen: boolean
@@ -63,6 +63,9 @@ export interface FakeTcpConn {
 const EMPTY = Buffer.alloc(0)
 /** What a waiting message costs beside its bytes: without it, a queue of tiny ones would take a hundred times its limit. */
 const MESSAGE_COST = 128
+
+/** An IP packet has no more. */
+const LONGEST_MESSAGE = 65535
 
 /** Called once the kernel has taken the message, or with the reason why it was refused. */
 export type WriteCallback = (error: Error | null | undefined) => void
@@ -117,6 +120,7 @@ export class FakeTcpConn extends Duplex {
   static start(conn: FakeTcpConn): void {
     const sink: ChannelSink = {
       onTrain: (memory, offset, length, segment) => conn.#receive(memory, offset, length, segment),
+      room: () => conn.#room(),
       onEnd: () => conn.#end(),
       onClose: (error) => conn.#close(error),
       onDrop: (drop) => conn.#tellDrop(drop),
@@ -319,6 +323,7 @@ export class FakeTcpConn extends Duplex {
     if (this.#head > 0) {
       this.#queue = []
       this.#head = 0
+      this.#channel.drained()
     }
     if (this.#peerEnded) this.push(null)
   }
@@ -368,6 +373,11 @@ export class FakeTcpConn extends Duplex {
       for (let at = 0; at < bytes; at += segment) this.#deliver(view(piece, at, at + segment))
     }
     if (whole < length) this.#deliver(this.#arena.copy(memory, offset + whole, length - whole))
+  }
+
+  /** What #receive takes as one message: while the readable side asks for more, whatever one packet brings. */
+  #room(): number {
+    return Math.max(this.#wanted ? LONGEST_MESSAGE : 0, this.#receiveQueueBytes - this.#queuedBytes - MESSAGE_COST)
   }
 
   #watchListeners(): void {

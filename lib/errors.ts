@@ -21,6 +21,8 @@ export type FakeTcpErrorCode =
   | 'ERR_FAKETCP_IDLE'
   /** The firewall rule of the guard 'ttl' could not be made. */
   | 'ERR_FAKETCP_GUARD'
+  /** Dialect `tcp`: the peer acknowledges nothing any more, as a segment was lost and is not sent again. */
+  | 'ERR_FAKETCP_STALLED'
   /** A method that would break message boundaries. */
   | 'ERR_FAKETCP_METHOD'
 

@@ -9,6 +9,7 @@ import { FlowTable, type FlowTableOptions } from './flow/table.ts'
 import type { CaptureMode } from './link/capture.ts'
 import type { LinkMode } from './link/sender.ts'
 import type { ListenerOptions } from './listener.ts'
+import type { Dialect } from './wire/dialect.ts'
 import type { Shard } from './wire/shards.ts'
 
 export type { Firewall, Shard }
@@ -62,8 +63,14 @@ export interface DialOptions extends StreamOptions {
   readonly localPort?: number
   /** Until the handshake is complete, names included. Default 10 000. Then `ETIMEDOUT`. */
   readonly connectTimeoutMs?: number
-  /** 'native': the peer is this library (or answers nothing to a hello). 'tcpraw': it is a fake TCP without a hello, such as kcptun --tcp. Default 'native'. */
-  readonly dialect?: 'native' | 'tcpraw'
+  /**
+   * 'native': the peer is this library (or answers nothing to a hello). 'tcpraw': it is a fake TCP without a hello, such as kcptun --tcp. Default 'native'.
+   *
+   * 'tcp': the peer is an ordinary TCP server, and what is exchanged is a byte stream: `'data'` gives chunks of it, in order and complete, of any
+   * length, and what is written may arrive in other pieces. Nothing is ever sent again, so one lost segment of ours ends the
+   * connection: with `ERR_FAKETCP_STALLED`, when for 5 s nothing that was sent has been acknowledged.
+   */
+  readonly dialect?: 'native' | 'tcpraw' | 'tcp'
 }
 
 export interface ListenOptions extends StreamOptions, Partial<ListenerOptions> {
@@ -98,7 +105,7 @@ export interface ParsedDial extends ParsedStream, HostPort {
   readonly localAddress: string | undefined
   readonly localPort: number
   readonly connectTimeoutMs: number
-  readonly dialect: 'native' | 'tcpraw'
+  readonly dialect: Dialect
 }
 
 /** @internal */
@@ -136,14 +143,15 @@ export function parseDial(target: string | DialOptions, more: DialOptions = {}):
   if (checkPort(port) === 0) throw invalidOption('port', 'an integer from 1 to 65535', port)
   if (localAddress !== undefined && isIP(localAddress) === 0) throw invalidOption('localAddress', 'an IP address', localAddress)
   return {
-    ...parseStream(options),
+    // Of a byte stream there is no message that would not fit.
+    ...parseStream(options, dialect === 'tcp' ? 'split' : 'error'),
     host: text('host', host) || 'localhost',
     port: port as number,
     family: oneOf('family', family, [0, 4, 6]),
     localAddress,
     localPort: checkPort(localPort),
     connectTimeoutMs: positive('connectTimeoutMs', connectTimeoutMs),
-    dialect: oneOf('dialect', dialect, ['native', 'tcpraw']),
+    dialect: oneOf('dialect', dialect, ['native', 'tcpraw', 'tcp']),
   }
 }
 
@@ -192,7 +200,7 @@ function withAddress<T extends { host?: string; port?: number }>(target: string 
   return { ...target, ...more }
 }
 
-function parseStream(options: StreamOptions): ParsedStream {
+function parseStream(options: StreamOptions, oversize: ConnOptions['oversize'] = 'error'): ParsedStream {
   const { capture = 'auto', link = 'auto', idleTimeoutMs = 0, keepAliveMs = 45_000, strict = true, signal, table } = options
   if (signal !== undefined && !(signal instanceof AbortSignal)) throw invalidOption('signal', 'an AbortSignal', signal)
   if (table !== undefined && !(table instanceof FlowTable))
@@ -214,7 +222,7 @@ function parseStream(options: StreamOptions): ParsedStream {
       writableHighWaterMark: positive('writableHighWaterMark', options.writableHighWaterMark ?? 256 << 10),
       readableHighWaterMark: positive('readableHighWaterMark', options.readableHighWaterMark ?? 64),
       receiveQueueBytes: positive('receiveQueueBytes', options.receiveQueueBytes ?? 1 << 20),
-      oversize: oneOf('oversize', options.oversize ?? 'error', ['error', 'split']),
+      oversize: oneOf('oversize', options.oversize ?? oversize, ['error', 'split']),
       allowHalfOpen: flag('allowHalfOpen', options.allowHalfOpen ?? false),
     },
   }

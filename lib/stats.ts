@@ -2,7 +2,7 @@
 
 export type Guard = 'filter' | 'hopLimit' | 'ttl'
 
-/** Figures of one connection since it opened. Messages and bytes are payload. */
+/** Figures of one connection since it opened. Messages and bytes are payload; with `dialect: 'tcp'` messages in are chunks, messages out segments. */
 export interface ConnStats {
   readonly messagesIn: number
   readonly bytesIn: number
@@ -13,7 +13,7 @@ export interface ConnStats {
   /** Messages that were not sent (too long, empty, refused by the kernel). */
   readonly droppedOut: number
   /** How the far end is spoken to; undefined until it is known. */
-  readonly dialect: 'native' | 'tcpraw' | undefined
+  readonly dialect: 'native' | 'tcpraw' | 'tcp' | undefined
   /** How packets are captured for this connection. */
   readonly capture: 'packet' | 'raw'
   /** How they are sent now: by AF_PACKET, trains in one piece, or by IP raw socket. */

@@ -40,6 +40,8 @@ export interface ChannelSink {
    * The memory belongs to the transport and is overwritten after the call returns: copy what is to be kept.
    */
   onTrain(memory: Uint8Array, offset: number, length: number, segment: number): void
+  /** Bytes that `onTrain` would take now without dropping any, given as one message. */
+  room(): number
   /** The peer will send no more. */
   onEnd(): void
   /** The channel is gone; with an error unless both sides had ended it. Called at most once. */
@@ -65,6 +67,8 @@ export interface Channel {
    * called when the kernel has taken (or refused, see `onDrop`) all of them. One call at a time. Nothing is sent on a closed channel, `done` is called.
    */
   send(messages: readonly Outgoing[], done: () => void): void
+  /** The stream's reader has read everything that waited for it. */
+  drained(): void
   /** Runs `run` once before what this tick has written leaves: at the end of the tick, or of the batch of arrivals that is being delivered. */
   defer(run: () => void): void
   /** No more messages from this side. `done` when the peer knows, or when it is clear that it never will. */

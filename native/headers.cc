@@ -10,6 +10,7 @@ constexpr size_t kIpv4Header = 20;
 constexpr size_t kIpv6Header = 40;
 constexpr size_t kTcpHeader = 20;
 constexpr size_t kTimestamps = 12;
+constexpr size_t kSack = 12;
 constexpr uint8_t kDefaultTtl = 64;
 
 void Put16(uint8_t* at, uint32_t value) {
@@ -55,7 +56,10 @@ void WriteIpv6(const int32_t* d, uint8_t traffic_class, uint8_t hop_limit, size_
 
 }  // namespace
 
-size_t TcpHeaderBytes(const int32_t* descriptor) { return kTcpHeader + (descriptor[D_FLAGS] & HAS_TIMESTAMPS ? kTimestamps : 0); }
+size_t TcpHeaderBytes(const int32_t* descriptor) {
+  const int32_t flags = descriptor[D_FLAGS];
+  return kTcpHeader + (flags & HAS_TIMESTAMPS ? kTimestamps : 0) + (flags & HAS_SACK ? kSack : 0);
+}
 
 size_t HeaderBytes(bool v6, const int32_t* descriptor) { return (v6 ? kIpv6Header : kIpv4Header) + TcpHeaderBytes(descriptor); }
 
@@ -88,6 +92,12 @@ size_t WriteHeaders(bool v6, const int32_t* d, const Segment& segment, uint8_t* 
     Put32(tcp + 20, 0x0101080a);  // NOP NOP, kind 8, length 10: RFC 7323, appendix A
     Put32(tcp + 24, Word(d, D_TSVAL));
     Put32(tcp + 28, Word(d, D_TSECR));
+  }
+  if ((d[D_FLAGS] & HAS_SACK) != 0) {
+    uint8_t* const sack = tcp + tcp_header - kSack;
+    Put32(sack, 0x0101050a);  // NOP NOP, kind 5, length 10: RFC 2018, 3
+    Put32(sack + 4, Word(d, D_SACK_FROM));
+    Put32(sack + 8, Word(d, D_SACK_TO));
   }
   uint32_t source[4];
   uint32_t destination[4];

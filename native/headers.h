@@ -9,8 +9,8 @@
 
 namespace faketcp {
 
-/** IPv6 (40) + TCP (20) + NOP NOP timestamps (12). */
-constexpr size_t kMaxHeaderBytes = 72;
+/** IPv6 (40) + TCP (20) + NOP NOP timestamps (12) + NOP NOP SACK of one block (12). */
+constexpr size_t kMaxHeaderBytes = 84;
 
 /** The words of one side of a descriptor's key, as unsigned. */
 inline uint32_t Word(const int32_t* descriptor, int32_t index) { return static_cast<uint32_t>(descriptor[index]); }

@@ -37,7 +37,9 @@ namespace faketcp {
   X(D_MAC_HIGH, 21)       \
   X(D_MAC_LOW, 22)        \
   X(D_HOP, 21)            \
+  X(D_SACK_FROM, 22)      \
   X(D_VLAN, 23)           \
+  X(D_SACK_TO, 23)        \
   X(D_WORDS, 24)          \
   X(HOP_IFINDEX, 0)       \
   X(HOP_BYTES, 1)         \

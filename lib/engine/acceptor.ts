@@ -221,7 +221,7 @@ export class EngineAcceptor implements Acceptor {
       flow = this.#engine.insert(
         key,
         carrier,
-        { role: 'listener', hello: true, options: this.#options, onFreed },
+        { role: 'listener', dialect: 'native', options: this.#options, onFreed },
         this.#modeFor(key, seen || stray),
       )
     } catch (error) {

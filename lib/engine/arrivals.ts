@@ -1,5 +1,4 @@
 // What an arriving segment does to its flow: judged by the rules, taken in, handed to the stream, or answered.
-
 import { rethrowLater } from '../errors.ts'
 import { F_BYTES_IN, F_LAST_HEARD_MS, F_MESSAGES_IN, S_DIALECT, S_IRS, S_ISN, S_SND_MAX, S_SND_WND } from '../flow/layout.ts'
 import {
@@ -38,8 +37,10 @@ import {
   raiseFloors,
   type Verdict,
 } from '../wire/rules.ts'
+import { ByteStream } from './byte-stream.ts'
 import { EarlySegments } from './early.ts'
 import type { FlowLife, FlowParts } from './flow-parts.ts'
+import type { Progress } from './progress.ts'
 import { judgeLate } from './time-wait.ts'
 
 /** How much older than the newest an acknowledgement or an echo may be and still be believed, at least; at most twice that. */
@@ -52,11 +53,14 @@ export class Arrivals {
   readonly #flow: FlowLife
   /** What arrived while the flow was opening. */
   readonly early = new EarlySegments()
+  /** Where the peer is a real TCP. */
+  readonly stream: ByteStream | undefined
   #floorsDue = 0
 
   constructor(parts: FlowParts, flow: FlowLife) {
     this.#parts = parts
     this.#flow = flow
+    if (parts.progress !== undefined) this.stream = this.#makeStream(parts.progress)
   }
 
   /** A captured train of this flow. `memory` is overwritten after the call. */
@@ -67,24 +71,50 @@ export class Arrivals {
       this.#receiveUnusual(d, at, memory, now)
       return
     }
-    const { words: w, base: b, floats, floatBase } = parts.slot
+    if (this.stream !== undefined) {
+      this.#heard(this.stream.receive(d, at, memory, now), d, at, now)
+      return
+    }
+    const { words: w, base: b } = parts.slot
     if ((flags & FIN) !== 0 && isCarriersFin(w, b, d, at)) {
       parts.host.counters.staleFins++
       this.#takeCarriersFin(now)
       return
     }
-    const verdict = judge(w, b, d, at)
-    if (verdict !== ACCEPTED) {
-      this.#refuse(verdict)
-      return
-    }
-    floats[floatBase + F_LAST_HEARD_MS] = now
-    if (now >= this.#floorsDue) this.raiseFloors(now)
-    parts.link.path?.heard(d[at + D_IFINDEX], d[at + D_MAC_HIGH], d[at + D_MAC_LOW])
+    if (!this.#heard(judge(w, b, d, at), d, at, now)) return
     if (absorb(w, b, d, at)) this.#acknowledged(now)
     if (d[at + D_LENGTH] > 0) this.#takeData(d, at, memory, now)
     else if ((flags & FIN) === 0 && asksForAck(w, b, d, at) && parts.segments.asked(now)) this.#flow.mark()
-    if ((flags & FIN) !== 0) this.#takeFin(d, at, now)
+    if ((flags & FIN) !== 0) this.#takeFin((d[at + D_SEQ] + d[at + D_LENGTH]) | 0, now)
+  }
+
+  /** @returns true when the segment counts as the peer's */
+  #heard(verdict: Verdict, d: Int32Array, at: number, now: number): boolean {
+    if (verdict !== ACCEPTED) {
+      this.#refuse(verdict)
+      return false
+    }
+    const { slot, link } = this.#parts
+    slot.floats[slot.floatBase + F_LAST_HEARD_MS] = now
+    if (now >= this.#floorsDue) this.raiseFloors(now)
+    link.path?.heard(d[at + D_IFINDEX], d[at + D_MAC_HIGH], d[at + D_MAC_LOW])
+    return true
+  }
+
+  #makeStream(progress: Progress): ByteStream {
+    const parts = this.#parts
+    return new ByteStream(parts.slot, parts.segments, progress, {
+      // Whoever closes reads no more: it is acknowledged all the same, so that the peer's FIN comes.
+      room: () => parts.sink?.room() ?? NEVER,
+      deliver: (memory, offset, length) => this.#deliver(memory, offset, length, length),
+      onAcknowledged: (now) => {
+        this.#acknowledged(now)
+        if (!parts.queue.empty || parts.farewell.finNow) this.#flow.mark()
+      },
+      onEnd: (seq, now) => this.#takeFin(seq, now),
+      onAckOwed: () => (parts.segments.ackNow ? this.#flow.mark() : this.#flow.schedule(parts.segments.ackDue)),
+      acknowledge: () => this.#answer(),
+    })
   }
 
   #refuse(verdict: Verdict): void {
@@ -178,9 +208,9 @@ export class Arrivals {
     if (parts.farewell.answered && parts.farewell.peerEnded) this.#flow.wait(false, now)
   }
 
-  #takeFin(d: Int32Array, at: number, now: number): void {
+  #takeFin(seq: number, now: number): void {
     const parts = this.#parts
-    if (!parts.farewell.take((d[at + D_SEQ] + d[at + D_LENGTH]) | 0, now)) {
+    if (!parts.farewell.take(seq, now)) {
       parts.host.counters.reset++
       return
     }

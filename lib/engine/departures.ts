@@ -3,8 +3,11 @@ import { S_IRS, S_ISN, S_SND_MAX, S_SND_NXT, S_SND_WND } from '../flow/layout.ts
 import { distance } from '../flow/serial.ts'
 import { ACK, PSH } from '../native/layout.ts'
 import { nextSequence } from '../wire/rules.ts'
+import { roomToSend } from '../wire/stream-rules.ts'
 import type { FlowLife, FlowParts } from './flow-parts.ts'
 import type { Outbox } from './outbox.ts'
+
+const NEVER = Number.POSITIVE_INFINITY
 
 export class Departures {
   readonly #parts: FlowParts
@@ -21,7 +24,7 @@ export class Departures {
     if (!parts.flowing || parts.state.is !== 'open') return
     if (parts.hello.sayNow || parts.hello.repeatNow) this.#fillHello(outbox, now)
     if (!parts.queue.empty) parts.queue.fill(outbox, now, this.#room)
-    if (parts.farewell.finNow && parts.queue.empty && this.#room(outbox)) {
+    if (parts.farewell.finNow && parts.queue.empty && !this.#windowClosed && this.#room(outbox)) {
       parts.farewell.fill(outbox, now)
       if (parts.farewell.answered && parts.farewell.peerEnded) this.#flow.wait(false, now)
       this.#flow.reschedule()
@@ -29,6 +32,16 @@ export class Departures {
     if (parts.segments.ackNow && this.#room(outbox)) {
       parts.segments.write(outbox.words, outbox.control(), ACK, parts.slot.words[parts.slot.base + S_SND_NXT], now)
     }
+    if (parts.progress !== undefined) {
+      parts.progress.sent(now, !parts.queue.empty || parts.farewell.finNow, parts.farewell.begun)
+      if (parts.progress.dueMs !== NEVER) this.#flow.schedule(parts.progress.dueMs)
+    }
+  }
+
+  /** A FIN takes a number of the window too, and a real TCP may drop what lies outside (RFC 9293, 3.10.7.4). */
+  get #windowClosed(): boolean {
+    const { progress, slot } = this.#parts
+    return progress !== undefined && roomToSend(slot.words, slot.base) === 0
   }
 
   /** True when a descriptor may be added; else the flow waits for its turn. */

@@ -9,6 +9,7 @@ import type { LinkMode } from '../link/sender.ts'
 import type { Binding, NativeCarrier } from '../native/binding.ts'
 import { KEY_LOCAL, KEY_PORTS, KEY_REMOTE, KEY_WORDS } from '../native/layout.ts'
 import type { Channel } from '../transport.ts'
+import type { Dialect } from '../wire/dialect.ts'
 import { MAX_PORTS } from '../wire/programs.ts'
 import { Engine } from './engine.ts'
 import type { Flow } from './flow.ts'
@@ -22,7 +23,7 @@ export interface DialTarget {
   readonly localAddress: string | undefined
   /** 0: the kernel chooses. */
   readonly localPort: number
-  readonly dialect: 'native' | 'tcpraw'
+  readonly dialect: Dialect
   /** Its rule is there as long as the caller waits; the flow holds it from then on. */
   readonly guard: TtlGuard | undefined
   readonly flow: FlowOptions
@@ -99,12 +100,12 @@ export class Dialler {
       carrier = made
       const port = made.localPort
       key[KEY_PORTS] = (target.port << 16) | port
-      const hello = target.dialect === 'native'
+      const { dialect, flow: options } = target
       const onFreed = () => {
         this.#removePort(port)
         target.guard?.release()
       }
-      flow = this.#engine.insert(key, made, { role: 'dialler', hello, options: target.flow, onFreed })
+      flow = this.#engine.insert(key, made, { role: 'dialler', dialect, options, onFreed })
       if (flow === undefined) throw systemError(EADDRINUSE, 'connect', where)
       target.guard?.hold()
       this.#addPort(port)

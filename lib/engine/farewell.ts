@@ -48,6 +48,11 @@ export class Farewell {
     return this.#asked
   }
 
+  /** Our FIN has been sent. */
+  get begun(): boolean {
+    return this.#sent > 0
+  }
+
   ask(done: () => void): void {
     this.#asked = true
     this.#done = done

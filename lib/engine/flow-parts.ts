@@ -4,7 +4,7 @@ import { FLAG_STRICT, S_DIALECT, S_FLAGS, S_MAX_MESSAGE } from '../flow/layout.t
 import type { FlowTable } from '../flow/table.ts'
 import type { CaptureMode } from '../link/capture.ts'
 import type { ChannelSink } from '../transport.ts'
-import { DIALECT_TCPRAW } from '../wire/dialect.ts'
+import { DIALECT_TCP, DIALECT_TCPRAW, type Dialect } from '../wire/dialect.ts'
 import type { Role } from '../wire/hello.ts'
 import type { EngineCounters } from './counters.ts'
 import { Farewell } from './farewell.ts'
@@ -14,6 +14,7 @@ import { HelloExchange } from './hello-exchange.ts'
 import { LinkChoice } from './link-choice.ts'
 import { Liveness } from './liveness.ts'
 import type { TrainOwner } from './outbox.ts'
+import { Progress } from './progress.ts'
 import { Segments } from './segments.ts'
 import { SendQueue } from './send-queue.ts'
 import { Slot } from './slot.ts'
@@ -38,8 +39,8 @@ export interface FlowSettings {
   readonly role: Role
   readonly capture: CaptureMode
   readonly splitsTrains: boolean
-  /** False when a dialler was told that its peer has no hello. */
-  readonly hello: boolean
+  /** As the dialler was told; a listener's peer says it itself, or is taken for tcpraw. */
+  readonly dialect: Dialect
   readonly options: FlowOptions
   /** The slot is free and the carrier gone. */
   readonly onFreed?: () => void
@@ -81,6 +82,8 @@ export class FlowParts {
   readonly hello: HelloExchange
   readonly farewell: Farewell
   readonly liveness: Liveness
+  /** Where the peer is a real TCP. */
+  readonly progress: Progress | undefined
   state: State = { is: 'opening', seen: false }
   /** Open, numbers known: the ordinary case for everything that arrives. */
   flowing = false
@@ -94,9 +97,10 @@ export class FlowParts {
     this.slot = new Slot(host.table, slot)
     this.segments = new Segments(this.slot, this.link)
     this.queue = new SendQueue(this.slot, this.segments, trains)
-    this.hello = new HelloExchange(settings.role, settings.hello)
+    this.hello = new HelloExchange(settings.role, settings.dialect === 'native')
     this.farewell = new Farewell(this.slot, this.segments)
     this.liveness = new Liveness(this.slot, this.link, settings.options)
+    this.progress = settings.dialect === 'tcp' ? new Progress(this.slot) : undefined
   }
 
   /** The peer has no hello. */
@@ -104,6 +108,14 @@ export class FlowParts {
     const { words: w, base: b } = this.slot
     w[b + S_DIALECT] = DIALECT_TCPRAW
     w[b + S_MAX_MESSAGE] = Math.min(w[b + S_MAX_MESSAGE], TCPRAW_MAX_MESSAGE)
+  }
+
+  /** The peer is a real TCP: its kernel takes what comes before accept(), and answers questions. */
+  speakTcp(): void {
+    this.slot.words[this.slot.base + S_DIALECT] = DIALECT_TCP
+    this.liveness.answers = true
+    this.queue.stream = true
+    this.queue.unhold()
   }
 
   /** Whether the peer is judged strictly. */

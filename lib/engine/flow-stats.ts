@@ -13,7 +13,7 @@ import {
 import type { CaptureMode } from '../link/capture.ts'
 import type { LinkMode } from '../link/sender.ts'
 import type { ConnStats, Guard } from '../stats.ts'
-import { DIALECT_NATIVE, DIALECT_TCPRAW } from '../wire/dialect.ts'
+import { DIALECT_NATIVE, DIALECT_TCP, DIALECT_TCPRAW, type Dialect } from '../wire/dialect.ts'
 import type { Clock } from './clock.ts'
 import type { LinkChoice } from './link-choice.ts'
 import type { Slot } from './slot.ts'
@@ -68,9 +68,17 @@ export class FlowStats implements ConnStats {
   get idleMs(): number {
     return Math.max(0, Math.round(this.#clock.now() - this.#float(F_LAST_HEARD_MS)))
   }
-  get dialect(): 'native' | 'tcpraw' | undefined {
-    const dialect = this.#at.words[this.#at.base + S_DIALECT]
-    return dialect === DIALECT_NATIVE ? 'native' : dialect === DIALECT_TCPRAW ? 'tcpraw' : undefined
+  get dialect(): Dialect | undefined {
+    switch (this.#at.words[this.#at.base + S_DIALECT]) {
+      case DIALECT_NATIVE:
+        return 'native'
+      case DIALECT_TCPRAW:
+        return 'tcpraw'
+      case DIALECT_TCP:
+        return 'tcp'
+      default:
+        return undefined
+    }
   }
 
   #float(index: number): number {

@@ -131,6 +131,7 @@ export class Flow implements Channel, Deadline, TrainOwner, FlowLife {
 
   attach(sink: ChannelSink): void {
     this.#parts.sink = sink
+    this.drained()
     for (const train of this.#arrivals.early.take()) this.receive(train.descriptor, 0, train.payload, this.#host.clock.now())
   }
 
@@ -141,6 +142,10 @@ export class Flow implements Channel, Deadline, TrainOwner, FlowLife {
     }
     this.#parts.queue.put(messages, done)
     this.mark()
+  }
+
+  drained(): void {
+    if (this.#parts.flowing) this.#arrivals.stream?.readMore(this.#host.clock.now())
   }
 
   defer(run: () => void): void {
@@ -216,7 +221,7 @@ export class Flow implements Channel, Deadline, TrainOwner, FlowLife {
    */
   open(numbers: boolean): void {
     const now = this.#host.clock.now()
-    const { timestamps, guard } = takeAgreement(this.slot, this.#carrier, { family: this.family, peerMss: this.#peerMss, now })
+    const { timestamps, sack, guard } = takeAgreement(this.slot, this.#carrier, { family: this.family, peerMss: this.#peerMss, now })
     this.#parts.segments.timestamps = timestamps ? HAS_TIMESTAMPS : 0
     this.stats.guard = guard
     this.slot.words[this.slot.base + S_STATE] = OPEN
@@ -229,6 +234,9 @@ export class Flow implements Channel, Deadline, TrainOwner, FlowLife {
     if (this.#parts.hello.state === 'asking') {
       this.#parts.hello.sayNow = true
       this.mark()
+    } else if (this.#arrivals.stream !== undefined) {
+      this.#parts.speakTcp()
+      this.#arrivals.stream.open(sack)
     } else if (this.#parts.settings.role === 'dialler') this.#parts.speakTcpraw()
     this.reschedule()
   }
@@ -334,12 +342,13 @@ export class Flow implements Channel, Deadline, TrainOwner, FlowLife {
       if (!this.#parts.queue.empty) this.mark()
     }
     this.#onEndingDue(now)
-    if (this.#parts.state.is === 'open' && now >= this.#parts.liveness.dueMs) this.#onSilence(now)
+    if (this.#parts.state.is === 'open' && now >= this.#parts.liveness.dueMs) this.#onSilence(this.#parts.liveness.check(now), now)
+    const progress = this.#parts.progress
+    if (this.#parts.state.is === 'open' && progress !== undefined && now >= progress.dueMs) this.#onSilence(progress.check(now), now)
     return this.#nextDue()
   }
 
-  #onSilence(now: number): void {
-    const found = this.#parts.liveness.check(now)
+  #onSilence(found: 'ask' | Error | undefined, now: number): void {
     if (found === 'ask') {
       const { words, base } = this.slot
       if (this.#parts.flowing) this.#host.sendControl(this, ACK, questionSequence(words, base), nextAck(words, base))
@@ -387,6 +396,7 @@ export class Flow implements Channel, Deadline, TrainOwner, FlowLife {
       finDue,
       lingerDue,
       this.#parts.liveness.dueMs,
+      this.#parts.progress?.dueMs ?? NEVER,
     )
   }
 

@@ -56,6 +56,7 @@ const RECEIVE_WINDOW = 16 << 20
 const FIRST_WINDOW = 65535
 /** tcpi_options */
 const TCPI_OPT_TIMESTAMPS = 1
+const TCPI_OPT_SACK = 2
 const TCPI_OPT_WSCALE = 4
 /** NOP NOP TS */
 const TIMESTAMPS_BYTES = 12
@@ -84,7 +85,7 @@ export function takeAgreement(
   { words: w, base: b }: Slot,
   carrier: NativeCarrier,
   { family, peerMss, now }: { family: Family; peerMss: number | undefined; now: number },
-): { timestamps: boolean; guard: Guard } {
+): { timestamps: boolean; sack: boolean; guard: Guard } {
   const info = new Int32Array(INFO_WORDS)
   carrier.info(info)
   const scaled = (info[INFO_OPTIONS] & TCPI_OPT_WSCALE) !== 0
@@ -103,5 +104,6 @@ export function takeAgreement(
     // the path's size arrive whole or not at all.
     w[b + S_MAX_MESSAGE] = info[INFO_PATH_MTU] - headerBytes(family, timestamps)
   }
-  return { timestamps, guard: GUARDS[info[INFO_GUARD]] }
+  const sack = (info[INFO_OPTIONS] & TCPI_OPT_SACK) !== 0
+  return { timestamps, sack, guard: GUARDS[info[INFO_GUARD]] }
 }

@@ -9,17 +9,24 @@ import {
   D_HOP,
   D_IFINDEX,
   D_KEY,
+  D_SACK_FROM,
+  D_SACK_TO,
+  D_SEGMENT,
   D_SEQ,
   D_TSECR,
   D_TSVAL,
   D_TTL,
   D_WINDOW,
+  FIN,
+  HAS_SACK,
   type HAS_TIMESTAMPS,
   KEY_REMOTE,
   KEY_WORDS,
+  RST,
 } from '../native/layout.ts'
 import { nextAck } from '../wire/rules.ts'
 import type { LinkChoice } from './link-choice.ts'
+import type { Block } from './reassembly.ts'
 import type { Slot } from './slot.ts'
 
 /** RFC 9293, 3.8.6.3 allows 500 ms; Linux's delayed ACK is 40 ms. */
@@ -38,6 +45,8 @@ export class Segments {
   ackNow = false
   /** When it must; Infinity while everything is acknowledged. */
   ackDue = Number.POSITIVE_INFINITY
+  /** What pure ACKs tell of bytes that were received behind a gap (RFC 2018), where that was agreed on. */
+  block: Block | undefined
   #unacked = 0
   #heardData = false
 
@@ -97,6 +106,13 @@ export class Segments {
     words[at + D_TTL] = 0
     // Sending may have cost the path its hop since the outbox was chosen: what then goes nowhere is refused, and diverted, like what went before.
     words[at + D_HOP] = Math.max(this.#link.hop, NOWHERE)
+    if (this.block !== undefined && words[at + D_SEGMENT] === 0 && (flags & (FIN | RST)) === 0) writeBlock(words, at, this.block)
     this.#slot.floats[this.#slot.floatBase + F_LAST_SENT_MS] = now
   }
+}
+
+function writeBlock(words: Int32Array, at: number, { from, to }: Block): void {
+  words[at + D_FLAGS] |= HAS_SACK
+  words[at + D_SACK_FROM] = from
+  words[at + D_SACK_TO] = to
 }

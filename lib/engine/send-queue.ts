@@ -1,10 +1,11 @@
 // The messages that a flow's stream has handed over, on their way into the outbox: cut into trains, numbered, held back where they must be.
 import { guarded } from '../errors.ts'
-import { F_BYTES_OUT, F_MESSAGES_OUT, S_SET_BACKS, S_SND_NXT } from '../flow/layout.ts'
+import { F_BYTES_OUT, F_MESSAGES_OUT, S_SET_BACKS, S_SND_NXT, S_SND_UNA } from '../flow/layout.ts'
 import { view } from '../message-arena.ts'
 import { ACK, PSH } from '../native/layout.ts'
 import type { Outgoing } from '../transport.ts'
 import { leavesWindow, nextSequence, trainLimit } from '../wire/rules.ts'
+import { roomToSend } from '../wire/stream-rules.ts'
 import { EARLY_BYTES } from './orphans.ts'
 import type { Outbox, TrainOwner } from './outbox.ts'
 import type { Segments } from './segments.ts'
@@ -25,6 +26,8 @@ export class SendQueue {
   readonly #owner: TrainOwner
   /** Set once the peer is known to split trains: until then every message is a train of one, with PSH. */
   trains = false
+  /** The peer is a real TCP: the window is never left, and for a window that is too small a message is cut. */
+  stream = false
   /** When held messages go although nothing was acknowledged; Infinity while nothing is held back. */
   holdDue = Number.POSITIVE_INFINITY
   #messages: readonly Outgoing[] = NOTHING
@@ -72,8 +75,11 @@ export class SendQueue {
     while (this.#next < messages.length && room(outbox)) {
       const first = messages[this.#next]
       const segment = first.segmentSize ?? first.length
+      const whole = first.segmentSize === undefined && !this.stream
       const limit = this.trains ? Math.min(TRAIN_BYTES, trainLimit(w, b)) : 0
-      const bytes = first.segmentSize === undefined ? this.#messagesWithin(limit) : this.#runWithin(segment, limit)
+      const bytes = whole ? this.#messagesWithin(limit) : this.#runWithin(segment, limit)
+      // What the peer acknowledges next makes room.
+      if (bytes === 0) return
       // An acknowledgement or holdDue goes on.
       if (this.#holding && (this.#sentBytes + bytes > EARLY_BYTES || leavesWindow(w, b, bytes))) return
       this.#sentBytes += bytes
@@ -82,7 +88,7 @@ export class SendQueue {
       if (seq !== before) w[b + S_SET_BACKS]++
       const count = bytes > segment ? Math.ceil(bytes / segment) : 1
       this.#segments.write(outbox.words, outbox.open(this.#owner, count, segment), ACK | PSH, seq, now)
-      if (first.segmentSize === undefined) for (let i = 0; i < count; i++) outbox.add(messages[this.#next++])
+      if (whole) for (let i = 0; i < count; i++) outbox.add(messages[this.#next++])
       else {
         const end = this.#offset + bytes
         outbox.add(bytes === first.length ? first : view(first, this.#offset, end))
@@ -114,10 +120,15 @@ export class SendQueue {
     return bytes
   }
 
-  /** Bytes of the next train of a run. */
+  /** Bytes of the next train of a run; 0 when a real TCP takes none now. */
   #runWithin(segment: number, limit: number): number {
     const left = this.#messages[this.#next].length - this.#offset
-    return Math.min(left, segment * Math.max(1, Math.min(TRAIN_SEGMENTS, Math.floor(limit / segment))))
+    const bytes = Math.min(left, segment * Math.max(1, Math.min(TRAIN_SEGMENTS, Math.floor(limit / segment))))
+    if (!this.stream) return bytes
+    const { words: w, base: b } = this.#slot
+    const room = roomToSend(w, b)
+    // A part only if it would have to wait for ever: windows smaller than a segment are met in peers with tiny buffers (RFC 9293, 3.8.6.2.1).
+    return bytes <= room || w[b + S_SND_NXT] === w[b + S_SND_UNA] ? Math.min(bytes, room) : 0
   }
 
   /** The outbox has passed one train on. */

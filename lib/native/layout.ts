@@ -25,7 +25,7 @@ export const ACK = 0x10
 
 /** Flag word, above the eight TCP flags: the timestamps option is present (received) or is to be written (sent). */
 export const HAS_TIMESTAMPS = 1 << 8
-/** Flag word of a received SYN: SACK-permitted was offered. */
+/** Flag word of a received SYN: SACK-permitted was offered. Sent: one SACK block is to be written (RFC 2018), see D_SACK_FROM. */
 export const HAS_SACK = 1 << 9
 /** Flag word of a received SYN: a window scale was offered; it stands in bits 16–23. */
 export const HAS_SCALE = 1 << 10
@@ -59,10 +59,12 @@ export const D_TTL = 20
 /** Received: bytes 0–1 of the source's link address, bit 31 set when there is one. Sent by packet: row in the table of hops. */
 export const D_MAC_HIGH = 21
 export const D_HOP = 21
-/** Bytes 2–5 of the link address. */
+/** Received: bytes 2–5 of the link address. Sent with HAS_SACK: first sequence number of the block. */
 export const D_MAC_LOW = 22
-/** Received: VLAN TCI when the frame carried a tag, else 0. */
+export const D_SACK_FROM = 22
+/** Received: VLAN TCI when the frame carried a tag, else 0. Sent with HAS_SACK: one past the block's last sequence number. */
 export const D_VLAN = 23
+export const D_SACK_TO = 23
 export const D_WORDS = 24
 
 /** A row in the table of hops: how a packet leaves by AF_PACKET. Interface index, bytes of the link header, the header as it stands on the wire. */

@@ -26,7 +26,7 @@ import { after, before, distance, maxSeq } from '../flow/serial.ts'
 import { ACK, D_ACK, D_FLAGS, D_LENGTH, D_SEQ, D_TSECR, D_TSVAL, D_WINDOW, HAS_TIMESTAMPS } from '../native/layout.ts'
 
 /** An acknowledgement this far behind the newest one is still believed when the window is smaller. */
-const OLD_ACK = 65535
+export const OLD_ACK = 65535
 
 /** What a data or ACK segment was found to be. */
 export const ACCEPTED = 0

@@ -50,7 +50,7 @@ describe('dial', () => {
     [{ guard: 'hopLimit' }, 'guard', '"filter", "ttl"', '"hopLimit"'],
     [{ guard: 'ttl', firewall: 'pf' }, 'firewall', '"auto", "nftables", "iptables"', '"pf"'],
     [{ firewall: 'nftables' }, 'guard', 'where a firewall is named', '"filter"'],
-    [{ dialect: 'tls' }, 'dialect', '"native", "tcpraw"', '"tls"'],
+    [{ dialect: 'tls' }, 'dialect', '"native", "tcpraw", "tcp"', '"tls"'],
     [{ family: 5 }, 'family', '0, 4, 6', '5'],
     [{ idleTimeoutMs: -1 }, 'idleTimeoutMs', 'at least 0', '-1'],
     [{ keepAliveMs: 0.5 }, 'keepAliveMs', 'at least 0', '0.5'],

@@ -27,6 +27,7 @@ function connected(): { conn: FakeTcpConn; arrive: (text: string, segment: numbe
     },
     release: () => {},
     countDrop: () => {},
+    drained: () => {},
   }
   const conn = new FakeTcpConn(channel as Channel, new MessageArena(), OPTIONS)
   FakeTcpConn.start(conn)

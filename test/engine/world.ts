@@ -189,7 +189,7 @@ export class End {
     this.engine = new Engine({ binding: this.#binding(), table, capture: 'packet', link: 'raw', orphans: side === 1, clock: world.clock })
     this.engine.capture(4, { ports: [side === 0 ? 40000 : 9191] })
     const role = side === 0 ? 'dialler' : 'listener'
-    const flow = this.engine.insert(this.#key, this.#carrier(), { role, hello: true, options: world.settings.options })
+    const flow = this.engine.insert(this.#key, this.#carrier(), { role, dialect: 'native', options: world.settings.options })
     if (flow === undefined) throw new Error('the flow is there already')
     this.flow = flow
   }
@@ -203,6 +203,7 @@ export class End {
       onTrain: (_memory, _offset, length, segment) => {
         this.counted.messages += Math.ceil(length / segment)
       },
+      room: () => Number.POSITIVE_INFINITY,
       onEnd: () => {
         this.counted.ends++
       },

@@ -56,6 +56,19 @@ function familyContract(kind: SenderKind, family: Family): void {
     expect(train.packet.subarray(r.capture.bareHeaders, r.capture.bareHeaders + 4).toString('hex')).toBe('0101080a')
   })
 
+  it.each([
+    { timestamps: undefined, before: [] },
+    { timestamps: [1, 2], before: [1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 2] },
+  ] as const)('writes NOP NOP and one SACK block, behind timestamps $timestamps', async ({ timestamps, before }) => {
+    using r = rig()
+    sendTrains(r.native, [r.train({ flags: ACK, timestamps, sack: [0xfffffff0, 0x10] })])
+    const [train] = await r.capture.received(1)
+    const options = [...before, 1, 1, 5, 10, 0xff, 0xff, 0xff, 0xf0, 0, 0, 0, 0x10]
+    const fields = { seq: 1000, ack: 2000, window: 500, flags: ACK, options }
+    const expected = packet({ ...addresses, sourcePort: r.fromPort, destinationPort: r.toPort, ...fields })
+    expect(train.packet.toString('hex')).toBe(expected.toString('hex'))
+  })
+
   it('sends one segment without payload for a train of no buffers', async () => {
     using r = rig()
     expect(sendTrains(r.native, [r.train({ flags: SYN }), r.train({ flags: RST | ACK }), r.train({ flags: FIN | ACK })])).toBe(3)

@@ -60,6 +60,8 @@ export interface TrainToSend {
   readonly flags?: number
   readonly window?: number
   readonly timestamps?: readonly [number, number]
+  /** One SACK block. */
+  readonly sack?: readonly [number, number]
   readonly ttl?: number
   readonly tos?: number
   readonly skip?: number
@@ -85,6 +87,11 @@ export function describeTrains(trains: readonly TrainToSend[]): { descriptors: I
     d[layout.D_SEQ] = train.seq ?? 1000
     d[layout.D_ACK] = train.ack ?? 2000
     d[layout.D_FLAGS] = (train.flags ?? layout.ACK | layout.PSH) | (train.timestamps ? layout.HAS_TIMESTAMPS : 0)
+    if (train.sack !== undefined) {
+      d[layout.D_FLAGS] |= layout.HAS_SACK
+      d[layout.D_SACK_FROM] = train.sack[0]
+      d[layout.D_SACK_TO] = train.sack[1]
+    }
     d[layout.D_WINDOW] = train.window ?? 500
     d[layout.D_TSVAL] = train.timestamps?.[0] ?? 0
     d[layout.D_TSECR] = train.timestamps?.[1] ?? 0

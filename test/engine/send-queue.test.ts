@@ -1,0 +1,89 @@
+// What is numbered towards a real TCP, and what waits: the window is never left.
+import { expect, it } from 'vitest'
+import { LinkChoice } from '../../lib/engine/link-choice.ts'
+import { Outbox } from '../../lib/engine/outbox.ts'
+import { Segments } from '../../lib/engine/segments.ts'
+import { SendQueue } from '../../lib/engine/send-queue.ts'
+import { Slot } from '../../lib/engine/slot.ts'
+import { S_SND_MAX, S_SND_NXT, S_SND_UNA, S_SND_WND } from '../../lib/flow/layout.ts'
+import { FlowTable } from '../../lib/flow/table.ts'
+import { ACK, D_FLAGS, D_LENGTH, D_OFFSET, D_SEQ, D_WORDS, PSH } from '../../lib/native/layout.ts'
+
+/** A stream from sequence number `first` on, and what leaves of it: sequence numbers and texts. */
+function stream(first: number, window: number) {
+  const slot = new Slot(FlowTable.create({ capacity: 1 }), 0)
+  const { words: w, base: b } = slot
+  w[b + S_SND_NXT] = w[b + S_SND_MAX] = w[b + S_SND_UNA] = first
+  w[b + S_SND_WND] = window
+  const sent: [number, string][] = []
+  const sender = {
+    errno: 0,
+    send(words: Int32Array, from: number, count: number, buffers: readonly Uint8Array[]): number {
+      for (let i = from; i < from + count; i++) {
+        const d = words.subarray(i * D_WORDS)
+        expect(d[D_FLAGS]).toBe(ACK | PSH)
+        const own = buffers.slice(d[D_OFFSET], d[D_OFFSET] + d[D_LENGTH])
+        sent.push([(d[D_SEQ] - first) | 0, Buffer.concat(own).toString()])
+      }
+      return count
+    },
+    close() {},
+  }
+  const outbox = new Outbox(
+    () => sender,
+    () => {},
+  )
+  let done = 0
+  const queue: SendQueue = new SendQueue(slot, new Segments(slot, new LinkChoice()), {
+    trainDone: () => queue.trainDone(),
+    segmentRefused() {},
+  })
+  queue.stream = true
+  queue.unhold()
+  const flush = () => {
+    queue.fill(outbox, 0, (one) => one.makeRoom())
+    outbox.transmit()
+    outbox.settle()
+    return sent.splice(0)
+  }
+  return {
+    done: () => done,
+    write: (...texts: string[]) => {
+      queue.put(
+        texts.map((text) => Buffer.from(text)),
+        () => done++,
+      )
+      return flush()
+    },
+    /** The peer acknowledges up to here, and says how large its window is now. */
+    acknowledge: (to: number, wnd: number) => {
+      w[b + S_SND_UNA] = (first + to) | 0
+      w[b + S_SND_WND] = wnd
+      return flush()
+    },
+  }
+}
+
+it('sends what the window takes, each message a segment, and the rest as it opens', () => {
+  const { write, acknowledge, done } = stream(0x7ffffffe, 10)
+  expect(write('aaaa', 'bbbb', 'cccc', 'd')).toEqual([
+    [0, 'aaaa'],
+    [4, 'bbbb'],
+  ])
+  expect(acknowledge(4, 6)).toEqual([])
+  expect([acknowledge(8, 8), done()]).toEqual([
+    [
+      [8, 'cccc'],
+      [12, 'd'],
+    ],
+    1,
+  ])
+})
+
+it('cuts a message that the window does not take only while nothing is under way: it would wait for ever', () => {
+  const { write, acknowledge, done } = stream(0, 4)
+  expect(write('a', 'bbbbbb')).toEqual([[0, 'a']])
+  expect(acknowledge(1, 4)).toEqual([[1, 'bbbb']])
+  expect(acknowledge(5, 0)).toEqual([])
+  expect([acknowledge(5, 4), done()]).toEqual([[[5, 'bb']], 1])
+})
