@@ -12,7 +12,7 @@ import type { LinkMode } from '../link/sender.ts'
 import type { Binding, NativeCarrier } from '../native/binding.ts'
 import { D_ACK, D_FLAGS, D_KEY, D_SEQ, D_WORDS, KEY_LOCAL, KEY_WORDS, RST } from '../native/layout.ts'
 import { type Clock, systemClock } from './clock.ts'
-import { EngineCounters, kernelDropsOf } from './counters.ts'
+import { EngineCounters, EngineStats } from './counters.ts'
 import { Flow, type FlowHost } from './flow.ts'
 import type { FlowSettings } from './flow-parts.ts'
 import { Links } from './links.ts'
@@ -54,6 +54,7 @@ export class Engine implements FlowHost {
   readonly clock: Clock
   readonly counters = new EngineCounters()
   readonly captures: Capture[] = []
+  readonly stats = new EngineStats(this.counters, this.captures)
   #orphans: Orphans | undefined
   /** Called when the last flow is gone. */
   onIdle: () => void = () => {}
@@ -130,10 +131,6 @@ export class Engine implements FlowHost {
   /** True when packets are captured by AF_PACKET for want of an order to the contrary: raw capture may serve where that sees nothing. */
   get mayFallBack(): boolean {
     return this.#mode === 'auto' && this.captures.some((capture) => capture.mode === 'packet')
-  }
-
-  get kernelDrops(): number {
-    return kernelDropsOf(this.captures)
   }
 
   get flowCount(): number {

@@ -140,6 +140,7 @@ export class Peer implements AsyncDisposable {
         linkReason,
         setBacks,
         kernelDrops,
+        rejected,
         guard,
         idleMs,
       } = stats
@@ -156,6 +157,7 @@ export class Peer implements AsyncDisposable {
         linkReason,
         setBacks,
         kernelDrops,
+        rejected,
         guard,
         idleMs,
       }
