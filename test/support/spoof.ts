@@ -7,9 +7,6 @@ export const RST = 4
 export const PSH = 8
 export const ACK = 16
 
-/** What the payload of every spoofed segment is made of. */
-export const MARKER = 'SPOOFED!'
-
 /** 32-bit numbers, drawn evenly; serial arithmetic, so `from` may be negative. */
 export interface Range {
   readonly from: number
