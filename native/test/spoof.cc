@@ -2,7 +2,7 @@
 //
 //   spoof SOURCES SOURCE PORT DESTINATION PORT RATE SEED
 //
-// SOURCES > 1: that many addresses and any port, from SOURCE and PORT on (a flood of strangers). RATE is in packets a second. It reads lines
+// SOURCES > 1: that many addresses from SOURCE on, then the next port, from PORT on: a flood of strangers, each with one packet. RATE is in packets a second. It reads lines
 //
 //   COUNT FLAGS SEQ SPAN ACK SPAN TIMESTAMPS PAYLOAD
 //
@@ -124,8 +124,9 @@ class Attacker {
     Address source = source_;
     uint16_t source_port = source_port_;
     if (sources_ > 1) {
-      source.words[3] += random_() % sources_;
-      source_port = static_cast<uint16_t>(source_port_ + random_() % (65536u - source_port_));
+      source.words[3] += strangers_ % sources_;
+      source_port = static_cast<uint16_t>(source_port_ + strangers_ / sources_);
+      strangers_++;
     }
     memset(packet, 0, ip_size + tcp_size);
     uint8_t* tcp = packet + ip_size;
@@ -179,6 +180,7 @@ class Attacker {
   const uint16_t port_;
   const double rate_;
   std::mt19937 random_;
+  uint32_t strangers_ = 0;
   int fd_ = -1;
   sockaddr_storage to_{};
   socklen_t to_size_ = 0;

@@ -33,7 +33,7 @@ export interface Names {
   readonly sourcePort: number
   readonly destination: string
   readonly destinationPort: number
-  /** More than 1: so many addresses from `source` on, and any port from `sourcePort` on. Default 1. */
+  /** More than 1: so many addresses from `source` on, then the next port, from `sourcePort` on: each packet is another stranger's. Default 1. */
   readonly sources?: number
 }
 
