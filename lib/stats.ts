@@ -29,11 +29,36 @@ export interface ConnStats {
   readonly setBacks: number
   /** Packets that the kernel dropped before they could be captured, of this connection and all others on the same capture sockets; refreshed at most once a second. */
   readonly kernelDrops: number
+  /** Packets that reached no stream, of this connection and all others on the same capture sockets. */
+  readonly rejected: Rejected
   /** Milliseconds since anything was heard of the peer. */
   readonly idleMs: number
 }
 
-/** Packets that did not reach any stream, by reason, and what the capture saw. */
+/** Packets that did not reach any stream, by reason. */
+export interface Rejected {
+  readonly truncated: number
+  readonly header: number
+  readonly checksum: number
+  readonly fragment: number
+  readonly foreign: number
+  /** Sequence number outside the window. */
+  readonly window: number
+  /** Acknowledges what was never sent, or what is long gone. */
+  readonly ack: number
+  /** Echoes a timestamp that was not sent lately, or none (`strict`). */
+  readonly timestamp: number
+  /** Reset or FIN with the wrong sequence number (RFC 5961): answered by a challenge ACK or ignored. */
+  readonly reset: number
+  /** SYN on an open connection: answered by a challenge ACK (RFC 5961). */
+  readonly syn: number
+  /** Data after the flow had ended. */
+  readonly late: number
+  /** No flow and no room or reason to keep it. */
+  readonly orphan: number
+}
+
+/** What the capture saw, and what it did not pass on. */
 export interface CaptureStats {
   /** Packets captured, trains counted once. */
   readonly packets: number
@@ -43,25 +68,7 @@ export interface CaptureStats {
   readonly kernelDrops: number
   /** Bytes of socket buffer that the kernel granted, summed over the capture sockets. */
   readonly receiveBufferBytes: number
-  readonly rejected: {
-    readonly truncated: number
-    readonly header: number
-    readonly checksum: number
-    readonly fragment: number
-    readonly foreign: number
-    /** Sequence number outside the window. */
-    readonly window: number
-    /** Acknowledges what was never sent, or what is long gone. */
-    readonly ack: number
-    /** Echoes a timestamp that was not sent lately, or none (`strict`). */
-    readonly timestamp: number
-    /** Reset or FIN with the wrong sequence number (RFC 5961): answered by a challenge ACK or ignored. */
-    readonly reset: number
-    /** Data after the flow had ended. */
-    readonly late: number
-    /** No flow and no room or reason to keep it. */
-    readonly orphan: number
-  }
+  readonly rejected: Rejected
 }
 
 /** The part of one listener in a port that several share (`shard`). */

@@ -278,7 +278,10 @@ export class Arrivals {
       }
       parts.host.counters.reset++
       if (verdict === 'challenge') this.#challenge()
-    } else this.#challenge()
+    } else {
+      parts.host.counters.syn++
+      this.#challenge()
+    }
   }
 
   /** RFC 5961: a plain ACK, to which a peer that really has nothing answers with an exact reset. */

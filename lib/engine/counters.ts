@@ -9,7 +9,7 @@ import {
   REJECT_HEADER,
   REJECT_TRUNCATED,
 } from '../native/layout.ts'
-import type { CaptureStats } from '../stats.ts'
+import type { CaptureStats, Rejected } from '../stats.ts'
 
 /** Increased by flows and the engine; each says why something was not delivered or answered. */
 export class EngineCounters {
@@ -17,15 +17,11 @@ export class EngineCounters {
   ack = 0
   timestamp = 0
   reset = 0
+  syn = 0
   late = 0
   orphan = 0
   /** Peers whose process died: their kernel's FIN came. */
   staleFins = 0
-}
-
-/** As last sampled, summed over the captures. */
-export function kernelDropsOf(captures: readonly Capture[]): number {
-  return captures.reduce((sum, capture) => sum + capture.kernelDrops, 0)
 }
 
 /** The statistics of an engine: a view on its counters and those of its captures. */
@@ -45,13 +41,13 @@ export class EngineStats implements CaptureStats {
     return this.#sum(COUNT_CALLS)
   }
   get kernelDrops(): number {
-    return kernelDropsOf(this.#captures)
+    return this.#captures.reduce((sum, capture) => sum + capture.kernelDrops, 0)
   }
   get receiveBufferBytes(): number {
     return this.#captures.reduce((sum, capture) => sum + capture.receiveBufferBytes, 0)
   }
-  get rejected(): CaptureStats['rejected'] {
-    const { window, ack, timestamp, reset, late, orphan } = this.#counters
+  get rejected(): Rejected {
+    const { window, ack, timestamp, reset, syn, late, orphan } = this.#counters
     return {
       truncated: this.#sum(REJECT_TRUNCATED),
       header: this.#sum(REJECT_HEADER),
@@ -62,6 +58,7 @@ export class EngineStats implements CaptureStats {
       ack,
       timestamp,
       reset,
+      syn,
       late,
       orphan,
     }

@@ -12,7 +12,7 @@ import type { LinkMode } from '../link/sender.ts'
 import type { Binding, NativeCarrier } from '../native/binding.ts'
 import { D_ACK, D_FLAGS, D_KEY, D_SEQ, D_WORDS, KEY_LOCAL, KEY_WORDS, RST } from '../native/layout.ts'
 import { type Clock, systemClock } from './clock.ts'
-import { EngineCounters, kernelDropsOf } from './counters.ts'
+import { EngineCounters, EngineStats } from './counters.ts'
 import { Flow, type FlowHost } from './flow.ts'
 import type { FlowSettings } from './flow-parts.ts'
 import { Links } from './links.ts'
@@ -31,7 +31,10 @@ export interface EngineSettings {
   readonly clock?: Clock
 }
 
-/** RFC 5961, 7: unexpected segments are answered at most this often, by the whole engine. */
+/**
+ * RFC 5961, 7: unexpected segments are answered about this often, by the whole engine. Half as often to half as often again, as chance has it: a stranger with a connection of his
+ * own could count what is left of a fixed number, and so find out the numbers of somebody else's (CVE-2016-5696; tcp_send_challenge_ack).
+ */
 const ANSWERS_A_SECOND = 100
 const SAMPLE_MS = 1000
 const REAP_MS = 1000
@@ -54,6 +57,7 @@ export class Engine implements FlowHost {
   readonly clock: Clock
   readonly counters = new EngineCounters()
   readonly captures: Capture[] = []
+  readonly stats = new EngineStats(this.counters, this.captures)
   #orphans: Orphans | undefined
   /** Called when the last flow is gone. */
   onIdle: () => void = () => {}
@@ -130,10 +134,6 @@ export class Engine implements FlowHost {
   /** True when packets are captured by AF_PACKET for want of an order to the contrary: raw capture may serve where that sees nothing. */
   get mayFallBack(): boolean {
     return this.#mode === 'auto' && this.captures.some((capture) => capture.mode === 'packet')
-  }
-
-  get kernelDrops(): number {
-    return kernelDropsOf(this.captures)
   }
 
   get flowCount(): number {
@@ -243,9 +243,11 @@ export class Engine implements FlowHost {
     const now = this.clock.now()
     if (now - this.#answersSince >= 1000) {
       this.#answersSince = now
-      this.#answers = 0
+      this.#answers = Math.round(ANSWERS_A_SECOND * (0.5 + Math.random()))
     }
-    return this.#answers++ < ANSWERS_A_SECOND
+    if (this.#answers === 0) return false
+    this.#answers--
+    return true
   }
 
   freed(flow: Flow): void {
@@ -322,14 +324,18 @@ export class Engine implements FlowHost {
     this.#arm(this.orphans.nextMs)
   }
 
-  /** Data that nobody claimed: its sender believes in a connection that this host does not know. One reset tells it. */
-  #resetOrphan(orphan: Orphan): void {
+  /**
+   * Data that nobody claimed: its sender believes in a connection that this host does not know. One reset tells it.
+   *
+   * @returns false when it has to wait for its turn
+   */
+  #resetOrphan(orphan: Orphan): boolean {
     // Another thread or process may have it: a listener on the same port before us, or after.
-    if (this.table.find(orphan.key, 0) >= 0 || isKnownToKernel(orphan.key, this.clock.now())) return
-    if (!this.mayAnswer() || !this.#isLocal(orphan.key)) return
+    if (this.table.find(orphan.key, 0) >= 0 || isKnownToKernel(orphan.key, this.clock.now()) || !this.#isLocal(orphan.key)) return true
+    if (!this.mayAnswer()) return false
     const outbox = this.#links.raw(isMapped(orphan.key, KEY_LOCAL) ? 4 : 6)
     const at = openControl(outbox)
-    if (at < 0) return
+    if (at < 0) return false
     const words = outbox.words
     words.fill(0, at + KEY_WORDS, at + D_WORDS)
     words.set(orphan.key, at + D_KEY)
@@ -337,6 +343,7 @@ export class Engine implements FlowHost {
     words[at + D_ACK] = 0
     words[at + D_FLAGS] = RST
     this.#transmit()
+    return true
   }
 
   /** A router captures what it only forwards: its reset would end a stranger's connection. */

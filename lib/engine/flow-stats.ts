@@ -12,7 +12,7 @@ import {
 } from '../flow/layout.ts'
 import type { CaptureMode } from '../link/capture.ts'
 import type { LinkMode } from '../link/sender.ts'
-import type { ConnStats, Guard } from '../stats.ts'
+import type { CaptureStats, ConnStats, Guard, Rejected } from '../stats.ts'
 import { DIALECT_NATIVE, DIALECT_TCP, DIALECT_TCPRAW, type Dialect } from '../wire/dialect.ts'
 import type { Clock } from './clock.ts'
 import type { LinkChoice } from './link-choice.ts'
@@ -21,13 +21,13 @@ import type { Slot } from './slot.ts'
 export class FlowStats implements ConnStats {
   readonly #at: Slot
   readonly #clock: Clock
-  readonly #kernelDrops: () => number
+  readonly #captures: CaptureStats
   readonly capture: CaptureMode
   readonly #link: LinkChoice
   guard: Guard = 'filter'
 
-  constructor(at: Slot, clock: Clock, capture: CaptureMode, link: LinkChoice, kernelDrops: () => number) {
-    this.#kernelDrops = kernelDrops
+  constructor(at: Slot, clock: Clock, capture: CaptureMode, link: LinkChoice, captures: CaptureStats) {
+    this.#captures = captures
     this.#at = at
     this.#clock = clock
     this.capture = capture
@@ -63,7 +63,10 @@ export class FlowStats implements ConnStats {
     return this.#at.words[this.#at.base + S_SET_BACKS]
   }
   get kernelDrops(): number {
-    return this.#kernelDrops()
+    return this.#captures.kernelDrops
+  }
+  get rejected(): Rejected {
+    return this.#captures.rejected
   }
   get idleMs(): number {
     return Math.max(0, Math.round(this.#clock.now() - this.#float(F_LAST_HEARD_MS)))

@@ -21,6 +21,7 @@ import type { CaptureMode } from '../link/capture.ts'
 import type { Path } from '../link/next-hops.ts'
 import type { NativeCarrier } from '../native/binding.ts'
 import { ACK, HAS_TIMESTAMPS, KEY_LOCAL, KEY_PORTS, KEY_REMOTE, RST } from '../native/layout.ts'
+import type { CaptureStats } from '../stats.ts'
 import type { Channel, ChannelSink, Drop, Family } from '../transport.ts'
 import { DIALECT_TCPRAW } from '../wire/dialect.ts'
 import { SPLITS_TRAINS } from '../wire/hello.ts'
@@ -41,8 +42,8 @@ const NEVER = Number.POSITIVE_INFINITY
 /** What a flow needs of its engine. */
 export interface FlowHost extends Surroundings {
   readonly clock: Clock
-  /** As last sampled, summed over the captures. */
-  readonly kernelDrops: number
+  /** What the captures saw and what was rejected. */
+  readonly stats: CaptureStats
   /** Whether an interface leaves segments as they come, or tells the sizes of what it merged. */
   keepsSizes(ifindex: number): boolean
   /** The path between the addresses of a key, or the reason why this engine's flows do without. */
@@ -89,7 +90,7 @@ export class Flow implements Channel, Deadline, TrainOwner, FlowLife {
     this.#carrier = carrier
     const { words, base, floats, floatBase } = this.slot
     this.family = isMapped(words, base + S_KEY + KEY_REMOTE) ? 'IPv4' : 'IPv6'
-    this.stats = new FlowStats(this.slot, host.clock, settings.capture, this.link, () => host.kernelDrops)
+    this.stats = new FlowStats(this.slot, host.clock, settings.capture, this.link, host.stats)
     floats[floatBase + F_LAST_HEARD_MS] = host.clock.now()
     host.hold()
   }

@@ -26,7 +26,8 @@ export interface KeptTrain {
 /** What is known of a peer before its handshake has completed here. */
 export interface Orphan {
   readonly key: Int32Array
-  readonly sinceMs: number
+  /** When it was first heard; later, once it has had to wait. */
+  sinceMs: number
   /** Initial sequence number of the peer, once a SYN, or else its first ACK, was captured. */
   irs: number | undefined
   /** Ours, once an ACK of the peer was captured that agrees with `irs`. */
@@ -49,6 +50,8 @@ export interface Orphan {
 
 /** Early messages kept for one peer; the sender holds back as much until the first acknowledgement. */
 export const EARLY_BYTES = 65536
+/** Those whose turn has not come when their time is over wait so much longer. */
+const WAIT_MS = 1000
 /** A lost third ACK is answered within the SYN-ACK's second repeat (1 s + 2 s), so that much patience suffices. */
 export const ORPHAN_MS = 5000
 
@@ -138,14 +141,21 @@ export class Orphans {
     return orphan
   }
 
-  /** Removes what nobody claimed in time and gives those that had sent data to `unclaimed`. */
-  expire(nowMs: number, unclaimed: (orphan: Orphan) => void): void {
+  /**
+   * Removes what nobody claimed in time.
+   *
+   * @param unclaimed gets those that had sent data; false when it can do nothing for this one and those behind it just now
+   */
+  expire(nowMs: number, unclaimed: (orphan: Orphan) => boolean): void {
     for (const map of [this.#silent, this.#talking]) {
       for (const [name, orphan] of map) {
         if (orphan.sinceMs + ORPHAN_MS > nowMs) break
+        if (orphan.talks && !unclaimed(orphan)) {
+          orphan.sinceMs = nowMs - ORPHAN_MS + WAIT_MS
+          break
+        }
         this.#remove(name, orphan)
         this.#onLost(orphan.trains.length)
-        if (orphan.talks) unclaimed(orphan)
       }
     }
   }

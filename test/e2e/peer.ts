@@ -1,6 +1,6 @@
 // A peer: an agent that dials and listens with the library and tells the test what happens to its connections. Tests speak of connections by
 // number, in the order in which the peer got them.
-import type { ConnStats, DialOptions, Drop, Family, ListenAddress, ListenOptions } from '../../lib/index.ts'
+import type { ConnStats, DialOptions, Drop, Family, ListenAddress, ListenerStats, ListenOptions } from '../../lib/index.ts'
 import type { Agent, AgentContext, AgentOptions, RemoteError } from '../support/agent.ts'
 import type { Host } from '../support/hosts.ts'
 
@@ -140,6 +140,7 @@ export class Peer implements AsyncDisposable {
         linkReason,
         setBacks,
         kernelDrops,
+        rejected,
         guard,
         idleMs,
       } = stats
@@ -156,10 +157,19 @@ export class Peer implements AsyncDisposable {
         linkReason,
         setBacks,
         kernelDrops,
+        rejected,
         guard,
         idleMs,
       }
     }, id)
+  }
+
+  listenerStats(): Promise<ListenerStats> {
+    return this.agent.run((ctx) => {
+      const [stats]: ListenerStats[] = ctx.state.listener.stats
+      const { packets, calls, kernelDrops, receiveBufferBytes, rejected, accepted, refused, orphans, shard } = stats
+      return { packets, calls, kernelDrops, receiveBufferBytes, rejected, accepted, refused, orphans, shard }
+    })
   }
 
   /** Flows in the table, those in timeWait too. */
