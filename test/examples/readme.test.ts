@@ -18,6 +18,16 @@ function blocks(): Map<string, string> {
   return new Map(codes.map((code, i) => [/^\/\/ (\S+\.ts)\n/.exec(code)?.[1] ?? `block-${i}.ts`, code]))
 }
 
+/** The names by which a page's headings are linked to. */
+function headings(page: string): string[] {
+  return [...page.matchAll(/^#+ (.*)$/gm)].map(([, title]) =>
+    title
+      .toLowerCase()
+      .replace(/[^\w -]/g, '')
+      .replaceAll(' ', '-'),
+  )
+}
+
 beforeAll(async () => {
   readme = await readFile(`${ROOT}/README.md`, 'utf8')
   project = await mkdtemp(join(tmpdir(), 'faketcp-readme-'))
@@ -68,7 +78,10 @@ it('names commands and files that exist', async () => {
   const { scripts } = JSON.parse(await readFile(`${ROOT}/package.json`, 'utf8'))
   for (const [, script] of readme.matchAll(/npm run ([a-z:]+)/g)) expect(scripts).toHaveProperty([script])
   for (const [, path] of readme.matchAll(/npx tsx (examples\/\S+\.ts)/g)) expect(existsSync(join(ROOT, path)), path).toBe(true)
-  for (const [, path] of readme.matchAll(/\]\((?!#|https?:)([^)]+)\)/g)) expect(existsSync(join(ROOT, path)), path).toBe(true)
+  for (const [, path, heading] of readme.matchAll(/\]\((?!#|https?:)([^)#]+)(?:#([^)]+))?\)/g)) {
+    expect(existsSync(join(ROOT, path)), path).toBe(true)
+    if (heading !== undefined) expect(headings(await readFile(join(ROOT, path), 'utf8')), path).toContain(heading)
+  }
 })
 
 it('names error codes and diagnostics channels that exist', async () => {
