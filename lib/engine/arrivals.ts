@@ -45,6 +45,8 @@ import { judgeLate } from './time-wait.ts'
 
 /** How much older than the newest an acknowledgement or an echo may be and still be believed, at least; at most twice that. */
 const FLOORS_MS = 5000
+/** The same without timestamps: the acknowledgement alone keeps out who guesses. */
+const FLOORS_UNSTAMPED_MS = 1000
 
 const NEVER = Number.POSITIVE_INFINITY
 
@@ -193,7 +195,7 @@ export class Arrivals {
   /** From time to time: what is too old. */
   raiseFloors(now: number): void {
     const parts = this.#parts
-    this.#floorsDue = now + FLOORS_MS
+    this.#floorsDue = now + (parts.segments.timestamps === 0 ? FLOORS_UNSTAMPED_MS : FLOORS_MS)
     raiseFloors(parts.slot.words, parts.slot.base)
   }
 
