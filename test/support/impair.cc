@@ -28,6 +28,7 @@
 #include <ctime>
 #include <sstream>
 #include <string>
+#include <vector>
 
 #include "impair.h"
 

@@ -2,20 +2,21 @@
 // It makes no system call. All chance comes from a seeded generator that advances only for frames that chance may touch, so the same frames in the
 // same order meet the same fate. Memory is bounded: frames that wait lie in a pool of fixed size, and beyond it they are dropped and counted.
 #pragma once
-#include <array>
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
+#include <memory>
 #include <queue>
 #include <vector>
 
 namespace impair {
 
-constexpr uint8_t kFin = 0x01, kSyn = 0x02, kRst = 0x04, kAck = 0x10;
 constexpr size_t kEthernet = 14;
 
 /** What a frame is, as far as anything here asks. */
 struct Kind {
-  /** ARP, neighbour discovery and multicast are not: a link without them would be no link, and their times are the kernel's. */
+  /** ARP, neighbour discovery and multicast are not, nor are they counted: a link without them would be no link, and their times are the kernel's. */
   bool impaired = false;
   bool tcp = false;
   uint8_t flags = 0;
@@ -98,10 +99,10 @@ struct Counts {
   uint64_t waiting = 0;
 };
 
-/** Frames that wait, in slots of equal size. */
+/** Frames that wait, in slots of equal size. Those given back last are taken first, so that only what was needed becomes resident. */
 class Pool {
  public:
-  Pool(size_t slots, size_t slot_bytes) : slot_bytes_(slot_bytes), memory_(slots * slot_bytes) {
+  Pool(size_t slots, size_t slot_bytes) : slot_bytes_(slot_bytes), memory_(new uint8_t[slots * slot_bytes]) {
     free_.reserve(slots);
     for (size_t i = slots; i-- > 0;) free_.push_back(static_cast<uint32_t>(i));
   }
@@ -112,11 +113,11 @@ class Pool {
     return slot;
   }
   void Return(uint32_t slot) { free_.push_back(slot); }
-  uint8_t* At(uint32_t slot) { return memory_.data() + slot * slot_bytes_; }
+  uint8_t* At(uint32_t slot) { return memory_.get() + slot * slot_bytes_; }
 
  private:
   size_t slot_bytes_;
-  std::vector<uint8_t> memory_;
+  std::unique_ptr<uint8_t[]> memory_;
   std::vector<uint32_t> free_;
 };
 
@@ -141,9 +142,9 @@ class Direction {
   template <typename Send>
   void Offer(const uint8_t* frame, size_t length, uint64_t now, Pool& pool, Send send) {
     const Kind kind = Classify(frame, length);
+    if (!kind.impaired) return static_cast<void>(send(frame, length));
     const bool has_payload = kind.payload > 0;
     Count(&Counts::received, has_payload);
-    if (!kind.impaired) return Pass(frame, length, has_payload, send);
     bool ruled = false;
     for (Rule& rule : rules) ruled = rule.Takes(kind) || ruled;
     if (ruled) return Count(&Counts::ruled, has_payload);

@@ -50,7 +50,7 @@ export interface Match {
   readonly count?: number
 }
 
-/** received + duplicated = forwarded + waiting + everything dropped but `overflow`. */
+/** Of IP packets but neighbour discovery and multicast, which pass uncounted. received + duplicated = forwarded + waiting + everything dropped but `overflow`. */
 export interface Counts {
   readonly received: number
   readonly forwarded: number

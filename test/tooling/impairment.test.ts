@@ -20,9 +20,13 @@ async function impairedHosts(options: ImpairmentOptions = {}) {
   await receiver.run(receive, PORT)
   const send = async (count: number, { family = 4, perBatch = 100 } = {}) => {
     const host = family === 4 ? b.address4 : b.address6
+    const before = (await link.stats()).aToB.all.received
     await sender.run(sendNumbered, { host, port: PORT, count, perBatch })
-    // The last one has passed or been lost when nothing waits in the link any more.
-    await expect.poll(async () => (await link.stats()).aToB.all.waiting).toBe(0)
+    const progress = async () => {
+      const { received, waiting } = (await link.stats()).aToB.all
+      return { received: received - before, waiting }
+    }
+    await expect.poll(progress, { timeout: 10_000 }).toEqual({ received: count, waiting: 0 })
     return receiver.run((ctx) => ctx.state.take() as Promise<number[]>)
   }
   return { a, b, link, send, [Symbol.asyncDispose]: () => network.remove() }
