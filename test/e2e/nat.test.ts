@@ -70,14 +70,12 @@ it.each(LINKS)('one in fifty lost and reordered each way, from the handshake on:
 it.each(LINKS)('what the link loses is lost, what it doubles comes twice, and nothing else (link %s)', async (link) => {
   await using scene = await through({ link, impaired: { link: 'outside' } })
   const { client, server, ids, routed } = scene
-  // Hellos are segments with payload, too, and no messages.
+  // Hellos are segments with payload, too, and no messages: they are over by then.
   await expect.poll(async () => (await client.stats(ids.client)).dialect).toBe('native')
-  const hellos = await routed.link!.stats()
   await routed.link!.setBoth({ loss: 0.02, duplicate: 0.01, reorder: 0.02, payloadOnly: true })
   const outcome = await transfer(scene, 'both', { messages: 30_000, size: 1000, by: 'message', pace: 15_000 })
   const { aToB, bToA } = await routed.link!.stats()
   const { dropped, duplicated } = aToB.payload
-  expect([hellos.aToB.payload.received, hellos.bToA.payload.received]).toEqual([1, 1])
   // Nothing was lost in silence: neither in the kernels nor in front of a slow reader.
   const silent = { kernelDrops: 0, droppedIn: 0, droppedOut: 0 }
   expect([await client.stats(ids.client), await server.stats(ids.server)]).toMatchObject([silent, silent])
