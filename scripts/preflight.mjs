@@ -18,7 +18,7 @@ const PACKAGES = {
     python3: ['python3'],
   },
   test: {
-    iproute2: ['ip', 'ss'],
+    iproute2: ['ip', 'ss', 'nstat'],
     tcpdump: ['tcpdump'],
     tshark: ['tshark'],
     ethtool: ['ethtool'],

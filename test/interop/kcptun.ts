@@ -41,26 +41,34 @@ export interface Counted {
   readonly conns: readonly { dialect: string | undefined; link: string; messagesIn: number; messagesOut: number; setBacks: number }[]
 }
 
+export interface Between extends AsyncDisposable {
+  readonly a: Host
+  readonly b: Host
+}
+
 export class Kcptun implements AsyncDisposable {
   readonly a: Host
   readonly b: Host
-  readonly #remove: () => Promise<void>
+  readonly #hosts: Between
   readonly #programs: Program[] = []
   #recording: Capture | undefined
   #relay: Program | undefined
   #agent: Agent | undefined
 
-  private constructor(a: Host, b: Host, remove: () => Promise<void>) {
-    this.a = a
-    this.b = b
-    this.#remove = remove
+  private constructor(hosts: Between) {
+    this.a = hosts.a
+    this.b = hosts.b
+    this.#hosts = hosts
   }
 
-  /** Hosts and programs, ready for transfers; with `record` the fake TCP is recorded at our library's end. */
-  static async start(way: Way, { record = false } = {}): Promise<Kcptun> {
+  /**
+   * Hosts and programs, ready for transfers; with `record` the fake TCP is recorded at our library's end. Other hosts than two on one link may be
+   * given, and go with the tunnel.
+   */
+  static async start(way: Way, { record = false, between }: { record?: boolean; between?: Between } = {}): Promise<Kcptun> {
     // Checksums finished by the host, so that the recording can judge them.
-    const hosts = await twoHosts({ offloads: { tx: false } })
-    const made = new Kcptun(hosts.a, hosts.b, () => hosts.network.remove())
+    const hosts = between ?? (await twoHosts({ offloads: { tx: false } }))
+    const made = new Kcptun(hosts)
     try {
       await made.#begin(way, record)
       return made
@@ -123,7 +131,7 @@ export class Kcptun implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await Promise.all(this.#programs.map((program) => program.end()))
     await this.#recording?.[Symbol.asyncDispose]()
-    await this.#remove()
+    await this.#hosts[Symbol.asyncDispose]()
   }
 
   #outputs(): string {
