@@ -95,11 +95,19 @@ export class Network implements AsyncDisposable {
 
   /** Joins two hosts. The n-th link of a network is 10.77.n.0/24 and fd00:77:0:n::/64; `a` gets .1, `b` gets .2. */
   async link(a: Host, b: Host, { mtu = 1500, offloads = {} }: LinkOptions = {}): Promise<[Interface, Interface]> {
-    const subnet = this.#links++
-    const [nameA, nameB] = [`eth${a.interfaces.length}`, `eth${b.interfaces.length}`]
+    const [nameA, nameB] = [nextName(a), nextName(b)]
     const size = ['mtu', String(mtu)]
     await ip('link', 'add', nameA, ...size, 'netns', a.netns, 'type', 'veth', 'peer', 'name', nameB, ...size, 'netns', b.netns)
-    const ends: [Interface, Interface] = [await a.bringUp(nameA, subnet, 1, offloads), await b.bringUp(nameB, subnet, 2, offloads)]
+    return this.join(a, b, offloads)
+  }
+
+  /** Makes a link, with addresses as for `link`, of two devices that are there already and named by `nextName`. */
+  async join(a: Host, b: Host, offloads: Offloads = {}): Promise<[Interface, Interface]> {
+    const subnet = this.#links++
+    const ends: [Interface, Interface] = [
+      await a.bringUp(nextName(a), subnet, 1, offloads),
+      await b.bringUp(nextName(b), subnet, 2, offloads),
+    ]
     for (const { host, name } of ends) await host.carries(name)
     return ends
   }
@@ -208,7 +216,7 @@ export class Host {
     return text.split('\n').filter(Boolean).map(Number)
   }
 
-  /** Used by `Network.link`. */
+  /** Used by `Network.join`. */
   async bringUp(name: string, subnet: number, index: number, offloads: Offloads): Promise<Interface> {
     const address4 = `10.77.${subnet}.${index}`
     const address6 = subnet === 0 ? `fd00:77::${index}` : `fd00:77:0:${subnet.toString(16)}::${index}`
@@ -223,11 +231,12 @@ export class Host {
     return made
   }
 
-  /** Used by `Network.link`: the queue that drops everything is replaced some time after both ends are up (dev_activate). */
+  /** Used by `Network.join`: the queue that drops everything is replaced some time after both ends are up (dev_activate). */
   async carries(name: string): Promise<void> {
     await until(`${name} is up`, async () => {
       const [link] = JSON.parse(await ip('-n', this.netns, '-j', 'link', 'show', name)) as [{ operstate: string; qdisc: string }]
-      return link.operstate === 'UP' && link.qdisc !== 'noop'
+      // A tap device never tells its state: it is up with the process behind it.
+      return ['UP', 'UNKNOWN'].includes(link.operstate) && link.qdisc !== 'noop'
     })
   }
 
@@ -243,6 +252,11 @@ export class Host {
     const failure = closings.find((closing) => closing.status === 'rejected')
     if (failure) throw failure.reason
   }
+}
+
+/** The name of a host's next interface. */
+export function nextName(host: Host): string {
+  return `eth${host.interfaces.length}`
 }
 
 /** Removes every network of this process. */
