@@ -4,7 +4,7 @@ import { channels } from './diagnostics.ts'
 import { FakeTcpError, guarded, invalidOption, rethrowLater } from './errors.ts'
 import { type MessageArena, PIECE_MESSAGES, view } from './message-arena.ts'
 import type { ConnStats } from './stats.ts'
-import type { Channel, ChannelSink, Drop, Family, Outgoing } from './transport.ts'
+import type { Channel, ChannelSink, CloseReason, Drop, Family, Outgoing } from './transport.ts'
 
 export interface ConnOptions {
   /** Bytes that may wait for the kernel before `write` returns false. Default 256 KiB. */
@@ -23,7 +23,7 @@ export interface ConnOptions {
 export interface Train {
   /** The messages, one behind the other. The bytes are the listener's: they are never written again. */
   readonly buffer: Buffer
-  /** Bytes of each message; the last may be shorter. */
+  /** Bytes of each message; the last may be shorter. 0 where all are empty, which framing 'counted' allows. */
   readonly segmentSize: number
   /** Messages in `buffer`. */
   readonly count: number
@@ -61,6 +61,8 @@ export interface FakeTcpConn {
 }
 
 const EMPTY = Buffer.alloc(0)
+/** Of a reason for closing. */
+const MAX_CODE = 2 ** 32 - 1
 /** What a waiting message costs beside its bytes: without it, a queue of tiny ones would take a hundred times its limit. */
 const MESSAGE_COST = 128
 
@@ -74,7 +76,7 @@ export type WriteCallback = (error: Error | null | undefined) => void
  * One connection. `write()` sends one message, each `'data'` event is one message; messages can be lost, doubled and reordered by the network,
  * never merged or split. Writes of one tick are corked and leave together.
  *
- * A message that is empty or longer than `maxMessageSize` is refused by its callback (`ERR_FAKETCP_MESSAGE_EMPTY`, `ERR_FAKETCP_MESSAGE_SIZE`) and
+ * A message that is longer than `maxMessageSize`, or empty unless framing is 'counted', is refused by its callback (`ERR_FAKETCP_MESSAGE_EMPTY`, `ERR_FAKETCP_MESSAGE_SIZE`) and
  * reported by a `'drop'` event; the stream lives on. A message that arrives while `receiveQueueBytes` are waiting for a slow reader is dropped and reported too.
  */
 // biome-ignore lint/suspicious/noUnsafeDeclarationMerging: the interface only narrows methods that Duplex implements
@@ -83,6 +85,8 @@ export class FakeTcpConn extends Duplex {
   readonly #arena: MessageArena
   readonly #receiveQueueBytes: number
   readonly #split: boolean
+  /** Why we close. */
+  #closing: CloseReason | undefined
   /** Messages in front of push(), from #head on. */
   #queue: Buffer[] = []
   #head = 0
@@ -119,7 +123,7 @@ export class FakeTcpConn extends Duplex {
   /** @internal Lets messages in; called once the connection has been announced. */
   static start(conn: FakeTcpConn): void {
     const sink: ChannelSink = {
-      onTrain: (memory, offset, length, segment) => conn.#receive(memory, offset, length, segment),
+      onTrain: (memory, offset, length, segment, header) => conn.#receive(memory, offset, length, segment, header),
       room: () => conn.#room(),
       onEnd: () => conn.#end(),
       onClose: (error) => conn.#close(error),
@@ -143,7 +147,7 @@ export class FakeTcpConn extends Duplex {
   get remotePort(): number {
     return this.#channel.remotePort
   }
-  /** Bytes of the longest message that fits: path MTU less IP and TCP headers, options counted. */
+  /** Bytes of the longest message that fits: path MTU less IP and TCP headers, options counted, and the frame header with framing 'counted'. */
   get maxMessageSize(): number {
     return this.#channel.maxMessageSize
   }
@@ -163,11 +167,22 @@ export class FakeTcpConn extends Duplex {
     return this
   }
 
+  /** Why the peer closed the connection, with framing 'counted' and if it said; known before `'end'`. */
+  get closeReason(): CloseReason | undefined {
+    return this.#channel.closeReason
+  }
+
   /**
-   * Ends our side with a FIN and resolves when the connection is gone. What is still unread is discarded. Never rejects: an error is told by `'error'`.
+   * Ends our side with a FIN and resolves when the connection is gone. What is still unread is discarded. Does not reject for the connection's sake: its error is
+   * told by `'error'`.
+   *
+   * @param why with framing 'counted': what the peer will find as `closeReason`, unless our side has ended already. `code` is an integer from 0 to 2^32 - 1, default 0;
+   * `reason` has at most 256 bytes of UTF-8, default ''
+   * @throws (rejects) FakeTcpError `ERR_FAKETCP_INVALID_OPTION` for a reason without framing, or one that does not fit
    */
-  close(): Promise<void> {
-    return new Promise((resolve) => {
+  async close(why: Partial<CloseReason> = {}): Promise<void> {
+    if (why.code !== undefined || why.reason !== undefined) this.#closing = this.#parseReason(why)
+    await new Promise<void>((resolve) => {
       if (this.closed) {
         resolve()
         return
@@ -180,6 +195,16 @@ export class FakeTcpConn extends Duplex {
         if (!this.writableEnded) this.end()
       }
     })
+  }
+
+  #parseReason({ code = 0, reason = '' }: Partial<CloseReason>): CloseReason {
+    const max = this.#channel.maxReasonBytes
+    if (max === undefined) throw invalidOption('reason', "left out, and so the code, unless framing is 'counted'", reason)
+    if (!Number.isInteger(code) || code < 0 || code > MAX_CODE) throw invalidOption('code', `an integer from 0 to ${MAX_CODE}`, code)
+    if (typeof reason !== 'string' || Buffer.byteLength(reason) > max) {
+      throw invalidOption('reason', `a text of at most ${max} bytes in UTF-8`, reason)
+    }
+    return { code, reason }
   }
 
   /** Closes gracefully (Node's own would destroy the stream with an AbortError). */
@@ -199,7 +224,7 @@ export class FakeTcpConn extends Duplex {
   /**
    * Sends one message.
    *
-   * @param chunk 1..`maxMessageSize` bytes, or text of which the encoded bytes are that long
+   * @param chunk 1..`maxMessageSize` bytes (0 too with framing 'counted'), or text of which the encoded bytes are that long
    * @returns false when `writableHighWaterMark` bytes wait: wait for `'drain'`
    */
   override write(chunk: unknown, callback?: WriteCallback): boolean
@@ -217,7 +242,8 @@ export class FakeTcpConn extends Duplex {
     else return super.write(chunk, encoding as BufferEncoding, callback) // the TypeError of every writable
 
     this.#corkForTick()
-    if (size === 0 || size > this.#channel.maxMessageSize) return this.#refuse(message as NodeJS.ArrayBufferView, size, callback)
+    if (size < this.#channel.minMessageSize || size > this.#channel.maxMessageSize)
+      return this.#refuse(message as NodeJS.ArrayBufferView, size, callback)
     return super.write(message, callback)
   }
 
@@ -286,14 +312,14 @@ export class FakeTcpConn extends Duplex {
     let misfits = 0
     for (let i = 0; i < messages.length; i++) {
       const size = longestOf(messages[i])
-      if (size === 0 || size > max) misfits++
+      if (size < this.#channel.minMessageSize || size > max) misfits++
     }
     let fitting = messages
     if (misfits > 0) {
       fitting = []
       for (const message of messages) {
         const size = longestOf(message)
-        if (size > 0 && size <= max) fitting.push(message)
+        if (size >= this.#channel.minMessageSize && size <= max) fitting.push(message)
         else if (size > max && this.#split) for (let at = 0; at < message.length; at += max) fitting.push(message.subarray(at, at + max))
         else this.#drop(misfit(size, max, message.length))
       }
@@ -303,7 +329,7 @@ export class FakeTcpConn extends Duplex {
   }
 
   override _final(callback: (error?: Error | null) => void): void {
-    this.#channel.end(() => callback())
+    this.#channel.end(() => callback(), this.#closing)
   }
 
   override _read(): void {
@@ -346,10 +372,11 @@ export class FakeTcpConn extends Duplex {
     callback(error)
   }
 
-  #receive(memory: Uint8Array, offset: number, length: number, segment: number): void {
+  /** @param header bytes at the start of each `segment` that are not the message's */
+  #receive(memory: Uint8Array, offset: number, length: number, segment: number, header: number): void {
     if (this.destroyed) return
     if (this.#inTrains) {
-      if (this.#tellTrain(this.#arena.copy(memory, offset, length), segment)) return
+      if (this.#tellTrain(this.#arena.copy(memory, offset, length, header), Math.min(segment, length), header)) return
       // The last listener has gone, of which a stream does not always tell: Node 20 emits no 'removeListener' for the only one of its event.
       this.#inTrains = false
     }
@@ -357,11 +384,11 @@ export class FakeTcpConn extends Duplex {
     // Where no message of the train can be kept, not even the copy is made.
     if (!room && this.#queuedBytes + Math.min(segment, length) + MESSAGE_COST > this.#receiveQueueBytes) {
       for (let at = 0; at < length; at += segment)
-        this.#drop({ reason: 'receive-queue', size: Math.min(segment, length - at), max: this.#receiveQueueBytes })
+        this.#drop({ reason: 'receive-queue', size: Math.min(segment, length - at) - header, max: this.#receiveQueueBytes })
       return
     }
     if (length <= segment) {
-      this.#deliver(this.#arena.copy(memory, offset, length))
+      this.#deliverCopy(memory, offset, length, header)
       return
     }
     // In pieces, and a shorter last one alone, so that a small message that is kept does not keep all of a long train.
@@ -369,10 +396,14 @@ export class FakeTcpConn extends Duplex {
     const most = segment * PIECE_MESSAGES
     for (let start = 0; start < whole; start += most) {
       const bytes = Math.min(most, whole - start)
-      const piece = this.#arena.copy(memory, offset + start, bytes)
-      for (let at = 0; at < bytes; at += segment) this.#deliver(view(piece, at, at + segment))
+      const piece = this.#arena.copy(memory, offset + start, bytes, header)
+      for (let at = 0; at < bytes; at += segment) this.#deliver(view(piece, at + header, at + segment))
     }
-    if (whole < length) this.#deliver(this.#arena.copy(memory, offset + whole, length - whole))
+    if (whole < length) this.#deliverCopy(memory, offset + whole, length - whole, header)
+  }
+
+  #deliverCopy(memory: Uint8Array, offset: number, length: number, header: number): void {
+    this.#deliver(this.#arena.copy(memory, offset + header, length - header))
   }
 
   /** What #receive takes as one message: while the readable side asks for more, whatever one packet brings. */
@@ -399,7 +430,7 @@ export class FakeTcpConn extends Duplex {
     const next: () => Buffer | null = this.listenerCount('data') === 0 ? () => this.read() : () => this.#take()
     while (!this.#inTrains && !this.destroyed && this.listenerCount('train') > 0) {
       const message = next()
-      if (message !== null) this.#tellTrain(message, message.length)
+      if (message !== null) this.#tellTrain(message, message.length, 0)
       else {
         this.#inTrains = true
         // Nothing is pushed any more, but 'end' comes to a stream that flows.
@@ -408,11 +439,18 @@ export class FakeTcpConn extends Duplex {
     }
   }
 
-  /** @returns false when nobody listens */
-  #tellTrain(buffer: Buffer, segmentSize: number): boolean {
+  /**
+   * @param bytes the messages with their headers; theirs to rearrange
+   * @returns false when nobody listens
+   */
+  #tellTrain(bytes: Buffer, segment: number, header: number): boolean {
+    const count = bytes.length <= segment ? 1 : Math.ceil(bytes.length / segment)
+    const segmentSize = segment - header
+    if (header > 0) for (let i = 0; i < count; i++) bytes.copyWithin(i * segmentSize, i * segment + header, (i + 1) * segment)
+    const buffer = header > 0 ? view(bytes, 0, bytes.length - count * header) : bytes
     let heard = true
     guarded(() => {
-      heard = this.emit('train', { buffer, segmentSize, count: Math.ceil(buffer.length / segmentSize) })
+      heard = this.emit('train', { buffer, segmentSize, count })
     })
     return heard
   }

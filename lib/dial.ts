@@ -19,10 +19,10 @@ let arena: MessageArena | undefined
  * Opens a connection.
  *
  * @param target `'host:port'`, `'[v6]:port'`, or options with `host` and `port`
- * @returns once the handshake is complete
+ * @returns once the handshake is complete, with framing 'counted' once the listener has agreed
  * @throws (rejects) `ECONNREFUSED`, `ETIMEDOUT`, `EPERM` without CAP_NET_RAW (`guard: 'ttl'`: or CAP_NET_ADMIN), `EADDRINUSE`, name resolution's own errors, AbortError,
  * `ERR_FAKETCP_INVALID_ADDRESS`, `ERR_FAKETCP_INVALID_OPTION`, `ERR_FAKETCP_GUARD`, `ERR_FAKETCP_TABLE_FULL`, `ERR_FAKETCP_HANDSHAKE_UNSEEN`,
- * `ERR_FAKETCP_UNSUPPORTED`
+ * `ERR_FAKETCP_FRAMING`, `ERR_FAKETCP_UNSUPPORTED`
  */
 export async function dial(target: string | DialOptions, options?: DialOptions): Promise<FakeTcpConn> {
   const parsed = parseDial(target, options)
@@ -43,7 +43,8 @@ export async function dial(target: string | DialOptions, options?: DialOptions):
         return await dialAddress(target, address, shareMs, limit, (links) => diallerFor(binding, parsed.table, links))
       } catch (error) {
         failure = error
-        if (limit.error !== undefined) throw limit.error
+        // Time that is up while a peer's hello is awaited has an error of its own.
+        if (limit.error !== undefined) throw signal?.aborted ? limit.error : error
       }
     }
     throw failure
@@ -92,9 +93,12 @@ function connect(parsed: GuardedDial, address: string, shareMs: number, limit: T
       dialling?.cancel()
       reject(error)
     }
-    const timeout = () => fail(systemError(ETIMEDOUT, 'connect', { address, port: parsed.port }))
-    const timer = setTimeout(timeout, Math.min(shareMs, LONGEST_MS))
-    limit.onOver = fail
+    const timeOut = (error: Error) => fail(dialling?.missing ?? error)
+    const timer = setTimeout(
+      () => timeOut(systemError(ETIMEDOUT, 'connect', { address, port: parsed.port })),
+      Math.min(shareMs, LONGEST_MS),
+    )
+    limit.onOver = (error) => (parsed.signal?.aborted ? fail(error) : timeOut(error))
     try {
       dialling = dialler.dial({ ...parsed, address }, (error, channel) => {
         dialling = undefined

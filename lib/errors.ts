@@ -23,6 +23,8 @@ export type FakeTcpErrorCode =
   | 'ERR_FAKETCP_GUARD'
   /** Dialect `tcp`: the peer acknowledges nothing any more, as a segment was lost and is not sent again. */
   | 'ERR_FAKETCP_STALLED'
+  /** The peer does not frame messages as this side does (`framing`). */
+  | 'ERR_FAKETCP_FRAMING'
   /** A method that would break message boundaries. */
   | 'ERR_FAKETCP_METHOD'
 

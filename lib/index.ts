@@ -8,6 +8,14 @@ export type { LinkMode } from './link/sender.ts'
 export { listen } from './listen.ts'
 export { FakeTcpListener, type FakeTcpListenerEvents, type ListenerOptions } from './listener.ts'
 export { listeners } from './listeners.ts'
-export { createFlowTable, type DialOptions, type Firewall, type ListenOptions, type Shard, type StreamOptions } from './options.ts'
-export type { CaptureStats, ConnStats, Guard, ListenerStats, Rejected, ShardStats } from './stats.ts'
-export type { Drop, DropReason, Family, ListenAddress, RefusedConnection } from './transport.ts'
+export {
+  createFlowTable,
+  type DialOptions,
+  type Firewall,
+  type FramingMode,
+  type ListenOptions,
+  type Shard,
+  type StreamOptions,
+} from './options.ts'
+export type { CaptureStats, ConnStats, DirectionStats, FramingStats, Guard, ListenerStats, Rejected, ShardStats } from './stats.ts'
+export type { CloseReason, Drop, DropReason, Family, ListenAddress, RefusedConnection } from './transport.ts'

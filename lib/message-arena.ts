@@ -13,19 +13,24 @@ export class MessageArena {
   #block = Buffer.allocUnsafeSlow(BLOCK)
   #used = 0
 
-  /** Copies `length` bytes (at most 65 535) of `memory` at `offset`; the result belongs to the caller. */
-  copy(memory: Uint8Array, offset: number, length: number): Buffer {
+  /**
+   * Copies `length` bytes (at most 65 535) of `memory` at `offset`; the result belongs to the caller.
+   *
+   * @param header bytes before the first message: what is behind them will be on the boundary
+   */
+  copy(memory: Uint8Array, offset: number, length: number, header = 0): Buffer {
     const bytes = memory.subarray(offset, offset + length)
-    if (length > BLOCK) {
-      const own = Buffer.allocUnsafeSlow(length)
-      own.set(bytes)
-      return own
+    const pad = -header & 7
+    if (pad + length > BLOCK) {
+      const own = Buffer.allocUnsafeSlow(pad + length)
+      own.set(bytes, pad)
+      return view(own, pad, pad + length)
     }
-    if (this.#used + length > BLOCK) {
+    if (this.#used + pad + length > BLOCK) {
       this.#block = Buffer.allocUnsafeSlow(BLOCK)
       this.#used = 0
     }
-    const start = this.#used
+    const start = this.#used + pad
     const end = start + length
     this.#block.set(bytes, start)
     // The next message starts on an 8-byte boundary, so that applications can lay typed arrays over theirs.

@@ -3,7 +3,7 @@ import { isIP } from 'node:net'
 import { checkPort, type HostPort, parseHostPort } from './address.ts'
 import type { Firewall } from './carrier/ttl-guard.ts'
 import type { ConnOptions } from './conn.ts'
-import type { FlowOptions } from './engine/flow-options.ts'
+import type { FlowOptions, FramingMode } from './engine/flow-options.ts'
 import { invalidOption } from './errors.ts'
 import { FlowTable, type FlowTableOptions } from './flow/table.ts'
 import type { CaptureMode } from './link/capture.ts'
@@ -12,7 +12,7 @@ import type { ListenerOptions } from './listener.ts'
 import type { Dialect } from './wire/dialect.ts'
 import type { Shard } from './wire/shards.ts'
 
-export type { Firewall, Shard }
+export type { Firewall, FramingMode, Shard }
 
 /** Options of every connection, dialled or accepted. */
 export interface StreamOptions extends Partial<ConnOptions> {
@@ -45,6 +45,18 @@ export interface StreamOptions extends Partial<ConnOptions> {
    * getting a byte in. Default true; false where something in between removes or rewrites TCP timestamps. Other peers are never judged so.
    */
   readonly strict?: boolean
+  /**
+   * 'counted': each message carries a number, so that `stats.framing` knows what was lost, doubled and reordered either way, and the round-trip time; messages that come twice
+   * are delivered once, empty ones can be sent, and `close` can tell the peer why. It costs 5 bytes of each message. Both ends must ask for it: a dial waits for the
+   * listener's answer before it resolves, a listener for the client's hello before `'connection'`, and where they differ the dial, or the connection, ends with
+   * `ERR_FAKETCP_FRAMING` and the listener emits `'drop'`. Default 'none'.
+   */
+  readonly framing?: FramingMode
+  /**
+   * With framing 'counted': messages are delivered in order. One that has overtaken others waits for them so long, and while no more than 1 MiB waits; what comes after
+   * that is dropped (`stats.framing.ignored.overtaken`). So every lost message delays those behind it. Default 0: messages are delivered as they come.
+   */
+  readonly reorderWindowMs?: number
   /** Where the flows are kept; see `createFlowTable`. Default: one of this thread's own. */
   readonly table?: FlowTable
   /** Cancels what is being opened; rejects with an AbortError. */
@@ -61,7 +73,10 @@ export interface DialOptions extends StreamOptions {
   readonly localAddress?: string
   /** Port to dial from. Default 0: the kernel chooses. */
   readonly localPort?: number
-  /** Until the handshake is complete, names included. Default 10 000. Then `ETIMEDOUT`. */
+  /**
+   * Until the handshake is complete, names included. Default 10 000. Then `ETIMEDOUT`. With framing 'counted' until the listener has agreed, too, which a
+   * kernel that completes handshakes for somebody else never does: then `ERR_FAKETCP_FRAMING`.
+   */
   readonly connectTimeoutMs?: number
   /**
    * 'native': the peer is this library (or answers nothing to a hello). 'tcpraw': it is a fake TCP without a hello, such as kcptun --tcp. Default 'native'.
@@ -141,6 +156,9 @@ export function parseDial(target: string | DialOptions, more: DialOptions = {}):
   const options: DialOptions = withAddress(target, more)
   const { host = 'localhost', port, family = 0, localAddress, localPort = 0, connectTimeoutMs = 10_000, dialect = 'native' } = options
   if (checkPort(port) === 0) throw invalidOption('port', 'an integer from 1 to 65535', port)
+  if (dialect !== 'native' && options.framing === 'counted') {
+    throw invalidOption('framing', `'none' with dialect '${dialect}', which has no hello`, 'counted')
+  }
   if (localAddress !== undefined && isIP(localAddress) === 0) throw invalidOption('localAddress', 'an IP address', localAddress)
   return {
     // Of a byte stream there is no message that would not fit.
@@ -202,11 +220,13 @@ function withAddress<T extends { host?: string; port?: number }>(target: string 
 
 function parseStream(options: StreamOptions, oversize: ConnOptions['oversize'] = 'error'): ParsedStream {
   const { capture = 'auto', link = 'auto', idleTimeoutMs = 0, keepAliveMs = 45_000, strict = true, signal, table } = options
+  const { framing = 'none', reorderWindowMs = 0 } = options
   if (signal !== undefined && !(signal instanceof AbortSignal)) throw invalidOption('signal', 'an AbortSignal', signal)
   if (table !== undefined && !(table instanceof FlowTable))
     throw invalidOption('table', 'a FlowTable (createFlowTable, FlowTable.attach)', table)
   // The local connection tracking would see one direction only, and an INPUT rule would drop the other before the raw socket.
   if (capture === 'raw' && link === 'packet') throw invalidOption('link', "'auto' or 'raw' where packets are captured by raw socket", link)
+  if (framing === 'none' && reorderWindowMs !== 0) throw invalidOption('reorderWindowMs', "0 unless framing is 'counted'", reorderWindowMs)
   return {
     capture: oneOf('capture', capture, ['auto', 'packet', 'raw']),
     link: oneOf('link', link, ['auto', 'packet', 'raw']),
@@ -215,6 +235,8 @@ function parseStream(options: StreamOptions, oversize: ConnOptions['oversize'] =
       idleTimeoutMs: count('idleTimeoutMs', idleTimeoutMs),
       keepAliveMs: count('keepAliveMs', keepAliveMs),
       strict: flag('strict', strict),
+      framing: oneOf('framing', framing, ['none', 'counted']),
+      reorderWindowMs: count('reorderWindowMs', reorderWindowMs),
     },
     signal,
     table: table ?? threadTable(),

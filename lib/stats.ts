@@ -33,6 +33,47 @@ export interface ConnStats {
   readonly rejected: Rejected
   /** Milliseconds since anything was heard of the peer. */
   readonly idleMs: number
+  /** With framing 'counted' only. */
+  readonly framing: FramingStats | undefined
+}
+
+/** What became of one direction's messages. */
+export interface DirectionStats {
+  /** Messages sent so far: by us, or by the peer as far as is known here. */
+  readonly sent: number
+  /** Different ones that arrived. */
+  readonly received: number
+  /** Known to have been sent and not arrived, those that are merely on their way for now among them. */
+  readonly lost: number
+  /** Arrivals of a message that had arrived before. They are not delivered. */
+  readonly duplicated: number
+  /** Messages that arrived behind a later one (RFC 4737). */
+  readonly reordered: number
+  /** Arrivals so far behind the newest that nobody knows any more whether they are duplicates. They are not delivered, and count as lost. */
+  readonly late: number
+}
+
+/** What the frames of framing 'counted' tell. */
+export interface FramingStats {
+  /** From the peer, as counted here. */
+  readonly incoming: DirectionStats
+  /** To the peer: but for `sent`, as it told in its newest report. It reports once a second while there is traffic, and when this side ends. */
+  readonly outgoing: DirectionStats
+  /** Round-trip time in milliseconds, a sample for each report; undefined before the first. `smoothed` as in RFC 6298. */
+  readonly rttMs: { readonly last: number; readonly min: number; readonly smoothed: number } | undefined
+  /** Frames that arrived and were not taken, by reason. */
+  readonly ignored: {
+    /** Shorter than a header. */
+    readonly short: number
+    /** Of a type that this version does not know. */
+    readonly unknownType: number
+    /** Reports, echoes and close frames that are too short, or say what cannot be. */
+    readonly report: number
+    readonly echo: number
+    readonly close: number
+    /** Messages that came when others behind them had been delivered (`reorderWindowMs`). */
+    readonly overtaken: number
+  }
 }
 
 /** Packets that did not reach any stream, by reason. */

@@ -33,14 +33,21 @@ export interface Outgoing extends Uint8Array {
   readonly segmentSize?: number
 }
 
+/** Why one end closed the connection, in its own words. */
+export interface CloseReason {
+  /** 0 to 2^32 - 1; what it means is the application's. */
+  readonly code: number
+  readonly reason: string
+}
+
 /** The stream above a channel. */
 export interface ChannelSink {
   /**
-   * A train has arrived: `length` bytes at `offset`, one message for each `segment` bytes, the last may be shorter.
-   * The memory belongs to the transport and is overwritten after the call returns: copy what is to be kept.
+   * A train has arrived: `length` bytes at `offset`, one message for each `segment` bytes, the last may be shorter. The first `header` bytes of each
+   * are the transport's. The memory belongs to the transport and is overwritten after the call returns: copy what is to be kept.
    */
-  onTrain(memory: Uint8Array, offset: number, length: number, segment: number): void
-  /** Bytes that `onTrain` would take now without dropping any, given as one message. */
+  onTrain(memory: Uint8Array, offset: number, length: number, segment: number, header: number): void
+  /** Bytes that `onTrain` would take now without dropping any, given as one message without a header. */
   room(): number
   /** The peer will send no more. */
   onEnd(): void
@@ -59,11 +66,17 @@ export interface Channel {
   readonly remotePort: number
   /** Bytes of the longest message that fits one segment now. */
   readonly maxMessageSize: number
+  /** Bytes of the shortest message that can be sent. */
+  readonly minMessageSize: 0 | 1
+  /** Bytes of the longest reason that can be given for closing; undefined where none can. */
+  readonly maxReasonBytes: number | undefined
+  /** Why the peer has closed, if it said. */
+  readonly closeReason: CloseReason | undefined
   readonly stats: ConnStats
   /** Names the sink; whatever arrived before is delivered to it. Once. */
   attach(sink: ChannelSink): void
   /**
-   * Sends messages in order, each 1..`maxMessageSize` bytes; the caller has checked. The bytes must stay untouched until `done`, which is
+   * Sends messages in order, each `minMessageSize`..`maxMessageSize` bytes; the caller has checked. The bytes must stay untouched until `done`, which is
    * called when the kernel has taken (or refused, see `onDrop`) all of them. One call at a time. Nothing is sent on a closed channel, `done` is called.
    */
   send(messages: readonly Outgoing[], done: () => void): void
@@ -71,8 +84,8 @@ export interface Channel {
   drained(): void
   /** Runs `run` once before what this tick has written leaves: at the end of the tick, or of the batch of arrivals that is being delivered. */
   defer(run: () => void): void
-  /** No more messages from this side. `done` when the peer knows, or when it is clear that it never will. */
-  end(done: () => void): void
+  /** No more messages from this side. `done` when the peer knows, or when it is clear that it never will. @param reason of at most `maxReasonBytes` */
+  end(done: () => void, reason?: CloseReason): void
   /** Adds a message that the stream dropped to the statistics. */
   countDrop(drop: Drop): void
   /** The stream is gone: closes in good order if both sides had ended or ours is known to have, else abruptly. Idempotent. */
@@ -83,8 +96,11 @@ export interface Channel {
 
 /** A refused connection, as the listener's `'drop'` event tells it. */
 export interface RefusedConnection {
-  /** `taken`: another thread of a shared table has a flow on the same 4-tuple. `guard`: its kernel socket could not be marked; the listener's `'error'` tells why. */
-  readonly reason: 'maxConnections' | 'backlog' | 'table-full' | 'taken' | 'guard' | 'closed'
+  /**
+   * `taken`: another thread of a shared table has a flow on the same 4-tuple. `guard`: its kernel socket could not be marked; the listener's `'error'` tells why.
+   * `framing`: the client does not frame messages as this listener does, or left before it told.
+   */
+  readonly reason: 'maxConnections' | 'backlog' | 'table-full' | 'taken' | 'guard' | 'closed' | 'framing'
   readonly localAddress: string
   readonly localPort: number
   readonly remoteAddress: string

@@ -42,6 +42,8 @@ interface Arrival {
 const BACKLOG = 65535
 /** One more reason for a sharded port to be in use. */
 const SHARED_PORT = 'a port is shared by all of its listeners or by none, and they belong to one user'
+/** Framed connections that wait for their peer's hello, which a peer need never send. */
+const MAX_UNAGREED = 4096
 /** After running out of files or memory: how long until the next accept. */
 const ACCEPT_RETRY_MS = 100
 
@@ -56,6 +58,8 @@ export class EngineAcceptor implements Acceptor {
   readonly #guard: TtlGuard | undefined
   #sink: AcceptorSink | undefined
   #early: Arrival[] = []
+  /** Flows that wait for an agreement about their framing. */
+  readonly #unagreed = new Set<Flow>()
   #closed = false
   #referenced = true
 
@@ -118,6 +122,8 @@ export class EngineAcceptor implements Acceptor {
       this.#guard?.release()
       this.#engine.forgetOrphans()
       for (const { carrier } of this.#early.splice(0)) carrier.end('reset')
+      for (const flow of this.#unagreed) flow.cancel()
+      this.#unagreed.clear()
       this.#maybeShut()
     }
     return Promise.resolve()
@@ -194,7 +200,7 @@ export class EngineAcceptor implements Acceptor {
       return
     }
     const orphan = this.#engine.orphans?.claim(key, 0)
-    const refusal = sink.refuse()
+    const refusal = this.#unagreed.size < MAX_UNAGREED ? sink.refuse() : 'backlog'
     if (refusal !== undefined) {
       release()
       this.#refuse(carrier, key, refusal, sink)
@@ -215,13 +221,17 @@ export class EngineAcceptor implements Acceptor {
       release()
       this.#guard?.release()
     }
+    const framed = this.#options.framing !== 'none'
     let flow: Flow | undefined
     let full = false
     try {
       flow = this.#engine.insert(
         key,
         carrier,
-        { role: 'listener', dialect: 'native', options: this.#options, onFreed },
+        {
+          ...{ role: 'listener', dialect: 'native', options: this.#options, onFreed },
+          onAgreed: framed ? (error) => flow !== undefined && this.#onAgreed(flow, key, sink, error) : undefined,
+        },
         this.#modeFor(key, seen || stray),
       )
     } catch (error) {
@@ -234,13 +244,29 @@ export class EngineAcceptor implements Acceptor {
       return
     }
     this.#guard?.hold()
-    this.stats.accepted++
     if (orphan?.irs !== undefined && orphan.isn !== undefined) flow.begin({ ...orphan, irs: orphan.irs, isn: orphan.isn })
+    if (framed) this.#unagreed.add(flow)
     flow.open(seen)
-    const channel = flow
-    guarded(() => sink.onChannel(channel))
+    if (!framed) this.#announce(flow, sink)
     const now = this.#engine.clock.now()
     for (const train of orphan?.trains ?? []) flow.receive(train.descriptor, 0, train.payload, now)
+  }
+
+  #announce(flow: Flow, sink: AcceptorSink): void {
+    this.stats.accepted++
+    guarded(() => sink.onChannel(flow))
+  }
+
+  /** A framed connection may begin, or has ended before it could. Since it was accepted others may have taken its place. */
+  #onAgreed(flow: Flow, key: Int32Array, sink: AcceptorSink, error: Error | undefined): void {
+    this.#unagreed.delete(flow)
+    const refusal = error === undefined ? sink.refuse() : 'framing'
+    if (refusal === undefined) {
+      this.#announce(flow, sink)
+      return
+    }
+    flow.cancel()
+    this.#tellRefused(key, refusal, sink)
   }
 
   /**
@@ -264,8 +290,12 @@ export class EngineAcceptor implements Acceptor {
   }
 
   #refuse(carrier: NativeCarrier, key: Int32Array, reason: RefusedConnection['reason'], sink: AcceptorSink): void {
-    this.stats.refused++
     carrier.end('reset') // nothing was sent yet, so the kernel's own numbers are right
+    this.#tellRefused(key, reason, sink)
+  }
+
+  #tellRefused(key: Int32Array, reason: RefusedConnection['reason'], sink: AcceptorSink): void {
+    this.stats.refused++
     sink.onRefused({
       reason,
       family: isMapped(key, KEY_LOCAL) ? 'IPv4' : 'IPv6',

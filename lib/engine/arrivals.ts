@@ -1,6 +1,5 @@
 // What an arriving segment does to its flow: judged by the rules, taken in, handed to the stream, or answered.
-import { rethrowLater } from '../errors.ts'
-import { F_BYTES_IN, F_LAST_HEARD_MS, F_MESSAGES_IN, S_DIALECT, S_IRS, S_ISN, S_SND_MAX, S_SND_WND } from '../flow/layout.ts'
+import { F_LAST_HEARD_MS, S_DIALECT, S_IRS, S_ISN, S_SND_MAX, S_SND_WND } from '../flow/layout.ts'
 import {
   ACK,
   D_ACK,
@@ -40,6 +39,7 @@ import {
 import { ByteStream } from './byte-stream.ts'
 import { EarlySegments } from './early.ts'
 import type { FlowLife, FlowParts } from './flow-parts.ts'
+import type { Framing } from './framing.ts'
 import type { Progress } from './progress.ts'
 import { judgeLate } from './time-wait.ts'
 
@@ -53,7 +53,7 @@ const NEVER = Number.POSITIVE_INFINITY
 export class Arrivals {
   readonly #parts: FlowParts
   readonly #flow: FlowLife
-  /** What arrived while the flow was opening. */
+  /** What arrived while the flow was opening, or before its framing was agreed on. */
   readonly early = new EarlySegments()
   /** Where the peer is a real TCP. */
   readonly stream: ByteStream | undefined
@@ -108,7 +108,7 @@ export class Arrivals {
     return new ByteStream(parts.slot, parts.segments, progress, {
       // Whoever closes reads no more: it is acknowledged all the same, so that the peer's FIN comes.
       room: () => parts.sink?.room() ?? NEVER,
-      deliver: (memory, offset, length) => this.#deliver(memory, offset, length, length),
+      deliver: (memory, offset, length) => parts.deliver(memory, offset, length, length, 0),
       onAcknowledged: (now) => {
         this.#acknowledged(now)
         if (!parts.queue.empty || parts.farewell.finNow) this.#flow.mark()
@@ -136,24 +136,27 @@ export class Arrivals {
     const segment = d[at + D_SEGMENT]
     if (parts.segments.received(length, now)) this.#flow.mark()
     else this.#flow.schedule(parts.segments.ackDue)
-    if (length <= segment && this.#takenAsHello(d[at + D_SEQ], memory, offset, length)) return
-    this.#deliver(memory, offset, length, segment)
+    // A hello that is repeated may have been merged with messages before it, as the last of their train.
+    const last = length <= segment ? length : ((length - 1) % segment) + 1
+    const before = length - last
+    const rest = this.#takenAsHello((d[at + D_SEQ] + before) | 0, memory, offset + before, last) ? before : length
+    if (rest === 0) return
+    if (parts.agreement.pending) this.#keepUnagreed(d, at, memory)
+    else if (parts.farewell.peerEnded) parts.host.counters.late++
+    else if (parts.framing === undefined) parts.deliver(memory, offset, rest, segment, 0)
+    else this.#takeFrames(parts.framing, memory, offset, rest, segment, now)
   }
 
-  #deliver(memory: Uint8Array, offset: number, length: number, segment: number): void {
-    const parts = this.#parts
-    if (parts.farewell.peerEnded || parts.sink === undefined) {
-      parts.host.counters.late++
-      return
-    }
-    const { floats, floatBase: f } = parts.slot
-    floats[f + F_MESSAGES_IN] += length <= segment ? 1 : Math.ceil(length / segment)
-    floats[f + F_BYTES_IN] += length
-    try {
-      parts.sink.onTrain(memory, offset, length, segment)
-    } catch (error) {
-      rethrowLater(error)
-    }
+  /** A listener that has agreed does not know whether its answer has come: what it sends meanwhile is framed. A dialler that has not agreed sends nothing framed. */
+  #keepUnagreed(d: Int32Array, at: number, memory: Uint8Array): void {
+    const { settings, host } = this.#parts
+    if (settings.role === 'listener' || !this.early.keep(d, at, memory)) host.counters.late++
+  }
+
+  #takeFrames(framing: Framing, memory: Uint8Array, offset: number, length: number, segment: number, now: number): void {
+    framing.take(memory, offset, length, segment, now)
+    if (framing.talks) this.#flow.mark()
+    if (framing.dueMs !== NEVER) this.#flow.schedule(framing.dueMs)
   }
 
   /** @returns true when the message was a hello, which is never delivered */
@@ -163,7 +166,7 @@ export class Arrivals {
     const first = seq === ((parts.slot.words[parts.slot.base + S_IRS] + 1) | 0)
     const hello = parts.hello.take(first, memory, offset, length)
     if (hello === undefined) {
-      if (before !== parts.hello.state) parts.speakTcpraw()
+      if (before !== parts.hello.state) this.#flow.helloMissed()
       return false
     }
     if (parts.settings.role === 'listener') parts.hello.sayNow = true
@@ -176,10 +179,18 @@ export class Arrivals {
       parts.liveness.answers = true
       parts.queue.trains = parts.link.peerSplitsTrains = (parts.hello.peerCapabilities & SPLITS_TRAINS) !== 0
       parts.hello.repeatNow = false
+      if (parts.agreement.met(parts.hello.peerCapabilities)) this.#agreed()
     }
     parts.segments.ackNow = true
     this.#flow.mark()
     return true
+  }
+
+  /** The stream may begin; the first report goes with our acknowledgement. */
+  #agreed(): void {
+    const { framing, agreement } = this.#parts
+    framing?.report()
+    agreement.settle()
   }
 
   #acknowledged(now: number): void {
@@ -216,6 +227,8 @@ export class Arrivals {
       parts.host.counters.reset++
       return
     }
+    // The peer sends no more: it gets to know now what has arrived of it.
+    parts.framing?.report()
     parts.segments.ackNow = true
     this.#flow.mark()
     this.#flow.reschedule()

@@ -5,6 +5,7 @@ import { ACK, PSH } from '../native/layout.ts'
 import { nextSequence } from '../wire/rules.ts'
 import { roomToSend } from '../wire/stream-rules.ts'
 import type { FlowLife, FlowParts } from './flow-parts.ts'
+import type { Framing } from './framing.ts'
 import type { Outbox } from './outbox.ts'
 
 const NEVER = Number.POSITIVE_INFINITY
@@ -23,9 +24,14 @@ export class Departures {
     const parts = this.#parts
     if (!parts.flowing || parts.state.is !== 'open') return
     if (parts.hello.sayNow || parts.hello.repeatNow) this.#fillHello(outbox, now)
+    if (parts.agreement.refusal !== undefined && !parts.hello.sayNow) {
+      this.#flow.refuse(parts.agreement.refusal)
+      return
+    }
     if (!parts.queue.empty) parts.queue.fill(outbox, now, this.#room)
+    if (parts.framing?.talks) this.#fillFrames(parts.framing, outbox, now)
     if (parts.farewell.finNow && parts.queue.empty && !this.#windowClosed && this.#room(outbox)) {
-      parts.farewell.fill(outbox, now)
+      parts.farewell.fill(outbox, now, parts.framing?.closeFrame())
       if (parts.farewell.answered && parts.farewell.peerEnded) this.#flow.wait(false, now)
       this.#flow.reschedule()
     }
@@ -51,6 +57,21 @@ export class Departures {
     return false
   }
 
+  /** What the framing has to say beside messages. Behind our FIN nothing may follow. */
+  #fillFrames(framing: Framing, outbox: Outbox, now: number): void {
+    while (!this.#parts.farewell.begun && this.#room(outbox)) {
+      const frame = framing.control(now, this.#parts.queue.empty)
+      if (frame === undefined) return
+      this.#fillAlone(outbox, frame, nextSequence(this.#parts.slot.words, this.#parts.slot.base, frame.length), now)
+    }
+  }
+
+  /** One segment of ours. */
+  #fillAlone(outbox: Outbox, payload: Buffer, seq: number, now: number): void {
+    this.#parts.segments.write(outbox.words, outbox.open(undefined, 1, payload.length), ACK | PSH, seq, now)
+    outbox.add(payload)
+  }
+
   #fillHello(outbox: Outbox, now: number): void {
     const parts = this.#parts
     const payload = parts.hello.payload
@@ -63,16 +84,13 @@ export class Departures {
     if (!repeat) seq = nextSequence(w, b, payload.length)
     else if (distance(w[b + S_SND_MAX], seq) > w[b + S_SND_WND]) {
       parts.hello.giveUp()
-      parts.speakTcpraw()
+      this.#flow.helloMissed()
       return
     } else {
       // The kernel at the other end may still wait for the third ACK; data does not count there, it never gets past the filter.
       parts.segments.writeWith(outbox.words, outbox.control(), ACK, seq, (w[b + S_IRS] + 1) | 0, now)
     }
-    if (this.#room(outbox)) {
-      parts.segments.write(outbox.words, outbox.open(undefined, 1, payload.length), ACK | PSH, seq, now)
-      outbox.add(payload)
-    }
+    if (this.#room(outbox)) this.#fillAlone(outbox, payload, seq, now)
     if (parts.hello.state !== 'asking') return
     parts.hello.asked(now)
     this.#flow.reschedule()

@@ -33,6 +33,8 @@ export interface DialTarget {
 export interface Dialling {
   /** Gives up; `settled` is not called afterwards. Nothing stays behind. */
   cancel(): void
+  /** Why time is up, where the handshake was not what it waited for. */
+  readonly missing: Error | undefined
 }
 
 /** How flows are captured and sent: those that agree in it share a dialler. */
@@ -105,13 +107,20 @@ export class Dialler {
         this.#removePort(port)
         target.guard?.release()
       }
-      flow = this.#engine.insert(key, made, { role: 'dialler', dialect, options, onFreed })
+      const settle = (error: Error | undefined) => {
+        this.#dialling--
+        if (error !== undefined) flow?.cancel()
+        settled(error, error === undefined ? flow : undefined)
+        this.#maybeRetire()
+      }
+      const framed = options.framing !== 'none'
+      const onAgreed = framed ? settle : undefined
+      flow = this.#engine.insert(key, made, { role: 'dialler', dialect, options, onAgreed, onFreed })
       if (flow === undefined) throw systemError(EADDRINUSE, 'connect', where)
       target.guard?.hold()
       this.#addPort(port)
       const opening = flow
       made.connect(target.address, target.port, (errno) => {
-        this.#dialling--
         // The SYN-ACK was captured before TCP saw it; it may still wait to be read.
         if (errno === 0) this.#engine.drain()
         try {
@@ -119,18 +128,20 @@ export class Dialler {
           if (!opening.handshakeSeen) throw unseen(target)
           target.guard?.quieten(made, where)
         } catch (error) {
-          opening.cancel()
-          settled(error as Error, undefined)
+          settle(error as Error)
           return
         }
         opening.open(true)
-        settled(undefined, opening)
+        if (!framed) settle(undefined)
       })
       return {
         cancel: () => {
           this.#dialling--
           opening.cancel()
           this.#maybeRetire()
+        },
+        get missing() {
+          return opening.missing
         },
       }
     } catch (error) {

@@ -1,7 +1,7 @@
 // How a flow ends in good order: our FIN, repeated until it is answered or clearly never will be, and the peer's FIN with its grace.
 import { S_RCV_NXT, S_SND_MAX, S_SND_NXT, S_SND_UNA } from '../flow/layout.ts'
 import { after, distance } from '../flow/serial.ts'
-import { ACK, FIN } from '../native/layout.ts'
+import { ACK, FIN, PSH } from '../native/layout.ts'
 import type { Outbox } from './outbox.ts'
 import type { Segments } from './segments.ts'
 import type { Slot } from './slot.ts'
@@ -59,15 +59,22 @@ export class Farewell {
     this.finNow = true
   }
 
-  /** The FIN carries the highest sequence number ever sent, wherever numbering is now; the peer's acknowledgement passes over all that was lost. */
-  fill(outbox: Outbox, now: number): void {
+  /**
+   * The FIN carries the highest sequence number ever sent, wherever numbering is now; the peer's acknowledgement passes over all that was lost.
+   *
+   * @param words goes with it, the same each time
+   */
+  fill(outbox: Outbox, now: number, words?: Buffer): void {
     const { words: w, base: b } = this.#slot
+    const length = words?.length ?? 0
     if (this.#sent === 0) {
-      this.#seq = w[b + S_SND_MAX]
+      this.#seq = (w[b + S_SND_MAX] + length) | 0
       w[b + S_SND_NXT] = (this.#seq + 1) | 0
       w[b + S_SND_MAX] = w[b + S_SND_NXT]
     }
-    this.#segments.write(outbox.words, outbox.control(), ACK | FIN, this.#seq, now)
+    const at = words === undefined ? outbox.control() : outbox.open(undefined, 1, length)
+    this.#segments.write(outbox.words, at, words === undefined ? ACK | FIN : ACK | FIN | PSH, (this.#seq - length) | 0, now)
+    if (words !== undefined) outbox.add(words)
     this.finNow = false
     this.finDue = now + REPEAT_MS * 2 ** this.#sent++
     if (this.#alone) this.#settle()

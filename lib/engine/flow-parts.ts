@@ -1,14 +1,18 @@
 // What one flow is made of: its slot, its state, and the parts that number, queue, greet, take leave and watch. The flow owns it; what arrives
 // (arrivals.ts) and what leaves (departures.ts) work on it.
-import { FLAG_STRICT, S_DIALECT, S_FLAGS, S_MAX_MESSAGE } from '../flow/layout.ts'
+import { rethrowLater } from '../errors.ts'
+import { F_BYTES_IN, F_MESSAGES_IN, FLAG_STRICT, S_DIALECT, S_FLAGS, S_MAX_MESSAGE } from '../flow/layout.ts'
 import type { FlowTable } from '../flow/table.ts'
 import type { CaptureMode } from '../link/capture.ts'
 import type { ChannelSink } from '../transport.ts'
 import { DIALECT_TCP, DIALECT_TCPRAW, type Dialect } from '../wire/dialect.ts'
+import { FRAME_HEADER } from '../wire/frames.ts'
 import type { Role } from '../wire/hello.ts'
+import { Agreement } from './agreement.ts'
 import type { EngineCounters } from './counters.ts'
 import { Farewell } from './farewell.ts'
 import type { FlowOptions } from './flow-options.ts'
+import { Framing } from './framing.ts'
 import type { Handshake } from './handshake.ts'
 import { HelloExchange } from './hello-exchange.ts'
 import { LinkChoice } from './link-choice.ts'
@@ -42,6 +46,8 @@ export interface FlowSettings {
   /** As the dialler was told; a listener's peer says it itself, or is taken for tcpraw. */
   readonly dialect: Dialect
   readonly options: FlowOptions
+  /** With framing 'counted': both hellos agree and messages may flow, or the flow has ended before. */
+  readonly onAgreed?: (error: Error | undefined) => void
   /** The slot is free and the carrier gone. */
   readonly onFreed?: () => void
 }
@@ -64,6 +70,10 @@ export interface FlowLife {
   lost(now: number): void
   /** The same by a reset or by a new connection on the same 4-tuple: nothing more is to be absorbed. */
   supersede(): void
+  /** The peer cannot be dealt with: a reset tells it, the error tells the stream. */
+  refuse(error: Error): void
+  /** The peer has no hello. */
+  helloMissed(): void
   /** Nothing is left to be absorbed. */
   free(how: 'silent' | 'fin' | 'reset'): void
 }
@@ -84,6 +94,9 @@ export class FlowParts {
   readonly liveness: Liveness
   /** Where the peer is a real TCP. */
   readonly progress: Progress | undefined
+  readonly agreement: Agreement
+  /** With framing 'counted' only. */
+  readonly framing: Framing | undefined
   state: State = { is: 'opening', seen: false }
   /** Open, numbers known: the ordinary case for everything that arrives. */
   flowing = false
@@ -101,6 +114,31 @@ export class FlowParts {
     this.farewell = new Farewell(this.slot, this.segments)
     this.liveness = new Liveness(this.slot, this.link, settings.options)
     this.progress = settings.dialect === 'tcp' ? new Progress(this.slot) : undefined
+    const { framing, reorderWindowMs } = settings.options
+    this.agreement = new Agreement(this.slot, framing, settings.onAgreed)
+    if (framing === 'none') return
+    this.framing = new Framing(
+      (memory, offset, length, segment) => this.deliver(memory, offset, length, segment, FRAME_HEADER),
+      reorderWindowMs,
+    )
+    this.queue.header = FRAME_HEADER
+  }
+
+  /** Hands messages to the stream, the first `header` bytes of each left out. */
+  deliver(memory: Uint8Array, offset: number, length: number, segment: number, header: number): void {
+    if (this.sink === undefined) {
+      this.host.counters.late++
+      return
+    }
+    const { floats, floatBase: f } = this.slot
+    const count = length <= segment ? 1 : Math.ceil(length / segment)
+    floats[f + F_MESSAGES_IN] += count
+    floats[f + F_BYTES_IN] += length - count * header
+    try {
+      this.sink.onTrain(memory, offset, length, segment, header)
+    } catch (error) {
+      rethrowLater(error)
+    }
   }
 
   /** The peer has no hello. */

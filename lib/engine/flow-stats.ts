@@ -12,7 +12,7 @@ import {
 } from '../flow/layout.ts'
 import type { CaptureMode } from '../link/capture.ts'
 import type { LinkMode } from '../link/sender.ts'
-import type { CaptureStats, ConnStats, Guard, Rejected } from '../stats.ts'
+import type { CaptureStats, ConnStats, FramingStats, Guard, Rejected } from '../stats.ts'
 import { DIALECT_NATIVE, DIALECT_TCP, DIALECT_TCPRAW, type Dialect } from '../wire/dialect.ts'
 import type { Clock } from './clock.ts'
 import type { LinkChoice } from './link-choice.ts'
@@ -26,7 +26,10 @@ export class FlowStats implements ConnStats {
   readonly #link: LinkChoice
   guard: Guard = 'filter'
 
-  constructor(at: Slot, clock: Clock, capture: CaptureMode, link: LinkChoice, captures: CaptureStats) {
+  readonly framing: FramingStats | undefined
+
+  constructor(at: Slot, clock: Clock, capture: CaptureMode, link: LinkChoice, captures: CaptureStats, framing: FramingStats | undefined) {
+    this.framing = framing
     this.#captures = captures
     this.#at = at
     this.#clock = clock

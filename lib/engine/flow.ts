@@ -22,8 +22,9 @@ import type { Path } from '../link/next-hops.ts'
 import type { NativeCarrier } from '../native/binding.ts'
 import { ACK, HAS_TIMESTAMPS, KEY_LOCAL, KEY_PORTS, KEY_REMOTE, RST } from '../native/layout.ts'
 import type { CaptureStats } from '../stats.ts'
-import type { Channel, ChannelSink, Drop, Family } from '../transport.ts'
+import type { Channel, ChannelSink, CloseReason, Drop, Family } from '../transport.ts'
 import { DIALECT_TCPRAW } from '../wire/dialect.ts'
+import { MAX_REASON } from '../wire/frames.ts'
 import { SPLITS_TRAINS } from '../wire/hello.ts'
 import { nextAck, questionSequence } from '../wire/rules.ts'
 import { Arrivals } from './arrivals.ts'
@@ -90,7 +91,7 @@ export class Flow implements Channel, Deadline, TrainOwner, FlowLife {
     this.#carrier = carrier
     const { words, base, floats, floatBase } = this.slot
     this.family = isMapped(words, base + S_KEY + KEY_REMOTE) ? 'IPv4' : 'IPv6'
-    this.stats = new FlowStats(this.slot, host.clock, settings.capture, this.link, host.stats)
+    this.stats = new FlowStats(this.slot, host.clock, settings.capture, this.link, host.stats, this.#parts.framing?.stats)
     floats[floatBase + F_LAST_HEARD_MS] = host.clock.now()
     host.hold()
   }
@@ -127,7 +128,16 @@ export class Flow implements Channel, Deadline, TrainOwner, FlowLife {
     return this.slot.words[this.slot.base + S_KEY + KEY_PORTS] >>> 16
   }
   get maxMessageSize(): number {
-    return this.slot.words[this.slot.base + S_MAX_MESSAGE]
+    return this.slot.words[this.slot.base + S_MAX_MESSAGE] - this.#parts.queue.header
+  }
+  get minMessageSize(): 0 | 1 {
+    return this.#parts.framing === undefined ? 1 : 0
+  }
+  get maxReasonBytes(): number | undefined {
+    return this.#parts.framing === undefined ? undefined : MAX_REASON
+  }
+  get closeReason(): CloseReason | undefined {
+    return this.#parts.framing?.closeReason
   }
 
   attach(sink: ChannelSink): void {
@@ -141,7 +151,13 @@ export class Flow implements Channel, Deadline, TrainOwner, FlowLife {
       process.nextTick(done)
       return
     }
-    this.#parts.queue.put(messages, done)
+    const { queue, framing } = this.#parts
+    if (framing === undefined) queue.put(messages, done)
+    else {
+      const framed = framing.frame(messages, done, this.#host.clock.now())
+      queue.put(framed.frames, framed.done)
+      this.schedule(framing.dueMs)
+    }
     this.mark()
   }
 
@@ -153,7 +169,7 @@ export class Flow implements Channel, Deadline, TrainOwner, FlowLife {
     this.#host.defer(run)
   }
 
-  end(done: () => void): void {
+  end(done: () => void, reason?: CloseReason): void {
     if (this.#parts.state.is !== 'open') {
       process.nextTick(done)
       return
@@ -166,6 +182,7 @@ export class Flow implements Channel, Deadline, TrainOwner, FlowLife {
       guarded(() => sink?.onEnd())
       return
     }
+    this.#parts.framing?.end(reason)
     this.#parts.farewell.ask(done)
     this.slot.words[this.slot.base + S_STATE] = CLOSING
     this.mark()
@@ -231,7 +248,9 @@ export class Flow implements Channel, Deadline, TrainOwner, FlowLife {
     this.#parts.flowing = numbers
     this.#chooseLink()
     this.#parts.queue.hold(now)
-    this.#parts.hello.open(this.#parts.settings.splitsTrains && this.#host.keepsSizes(this.#parts.segments.ifindex) ? SPLITS_TRAINS : 0)
+    const splits = this.#parts.settings.splitsTrains && this.#host.keepsSizes(this.#parts.segments.ifindex) ? SPLITS_TRAINS : 0
+    this.#parts.hello.open(splits | this.#parts.agreement.capability)
+    this.#parts.agreement.open(this.#parts.settings.role, now)
     if (this.#parts.hello.state === 'asking') {
       this.#parts.hello.sayNow = true
       this.mark()
@@ -254,9 +273,16 @@ export class Flow implements Channel, Deadline, TrainOwner, FlowLife {
     else this.#parts.link.take(path, headerBytes(this.family, this.#parts.segments.timestamps !== 0) + words[base + S_MAX_MESSAGE])
   }
 
-  /** The dial failed or was given up: nothing was ever open. */
+  /** While a framed flow waits for the peer's hello: what becomes of it if none comes. */
+  get missing(): Error | undefined {
+    return this.#parts.state.is === 'open' && this.#parts.agreement.pending ? this.#parts.agreement.missing() : undefined
+  }
+
+  /** The dial failed or was given up: no stream ever had it. */
   cancel(): void {
+    this.#parts.agreement.forget()
     if (this.#parts.state.is === 'opening') this.free('fin')
+    else if (this.#parts.state.is === 'open') this.#abort(this.#host.clock.now())
   }
 
   // Segments
@@ -315,6 +341,21 @@ export class Flow implements Channel, Deadline, TrainOwner, FlowLife {
     this.#host.sendControl(this, flags, seq, ack)
   }
 
+  /** @internal Ends the flow when the tick or batch does, and what it has put into the outbox has gone. */
+  refuse(error: Error): void {
+    this.#host.defer(() => {
+      if (this.#parts.state.is !== 'open') return
+      this.#abort(this.#host.clock.now())
+      this.#tellClosed(error)
+    })
+  }
+
+  /** @internal */
+  helloMissed(): void {
+    if (this.#parts.agreement.pending) this.refuse(this.#parts.agreement.missing())
+    else this.#parts.speakTcpraw()
+  }
+
   /** @internal */
   lost(now: number): void {
     const error = this.#reset()
@@ -336,8 +377,15 @@ export class Flow implements Channel, Deadline, TrainOwner, FlowLife {
     if (now >= this.#parts.hello.dueMs) {
       this.#parts.hello.repeatNow = this.#parts.hello.overdue()
       if (this.#parts.hello.repeatNow) this.mark()
-      else if (this.#parts.hello.state === 'none') this.#parts.speakTcpraw()
+      else if (this.#parts.hello.state === 'none') this.helloMissed()
     }
+    if (now >= this.#parts.agreement.dueMs) {
+      this.#parts.agreement.dueMs = NEVER
+      this.helloMissed()
+    }
+    this.#parts.framing?.onDue(now)
+    if (this.#parts.framing?.talks) this.mark()
+    if (this.#parts.state.is !== 'open') return this.#nextDue() // what was delivered may have ended it
     if (now >= this.#parts.queue.holdDue) {
       this.#parts.queue.unhold()
       if (!this.#parts.queue.empty) this.mark()
@@ -364,7 +412,9 @@ export class Flow implements Channel, Deadline, TrainOwner, FlowLife {
     const farewell = this.#parts.farewell
     if (now >= farewell.graceDue) {
       farewell.graceDue = NEVER
+      this.#parts.framing?.peerEnded()
       farewell.peerEnded = true
+      if (this.#parts.agreement.pending) this.helloMissed()
       guarded(() => this.#parts.sink?.onEnd())
       if (farewell.answered) this.wait(false, now)
     }
@@ -393,6 +443,8 @@ export class Flow implements Channel, Deadline, TrainOwner, FlowLife {
       this.#parts.segments.ackDue,
       this.#parts.hello.dueMs,
       this.#parts.queue.holdDue,
+      this.#parts.agreement.dueMs,
+      this.#parts.framing?.dueMs ?? NEVER,
       graceDue,
       finDue,
       lingerDue,
@@ -443,9 +495,12 @@ export class Flow implements Channel, Deadline, TrainOwner, FlowLife {
     this.schedule(until)
   }
 
-  #tellClosed(error: Error): void {
+  #tellClosed(cause: Error): void {
+    // The peer's reset may come first, but it is not what this is about.
+    const error = this.#parts.agreement.refusal ?? cause
     const sink = this.#parts.sink
     this.#parts.sink = undefined
+    guarded(() => this.#parts.agreement.settle(error))
     guarded(() => sink?.onClose(error))
   }
 

@@ -28,6 +28,8 @@ export class SendQueue {
   trains = false
   /** The peer is a real TCP: the window is never left, and for a window that is too small a message is cut. */
   stream = false
+  /** Bytes of each message that are not the application's. */
+  header = 0
   /** When held messages go although nothing was acknowledged; Infinity while nothing is held back. */
   holdDue = Number.POSITIVE_INFINITY
   #messages: readonly Outgoing[] = NOTHING
@@ -100,7 +102,7 @@ export class SendQueue {
       }
       this.#inOutbox++
       floats[f + F_MESSAGES_OUT] += count
-      floats[f + F_BYTES_OUT] += bytes
+      floats[f + F_BYTES_OUT] += bytes - count * this.header
     }
   }
 

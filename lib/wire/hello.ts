@@ -4,6 +4,8 @@ import { createHmac, randomBytes, randomInt, timingSafeEqual } from 'node:crypto
 
 /** Capability bits, as both ends tell them. */
 export const SPLITS_TRAINS = 1 << 0
+/** Every message has a frame header, see frames.ts. Both ends tell it, or neither. */
+export const COUNTED_FRAMES = 1 << 1
 
 /** What one end tells the other. */
 export interface Hello {

@@ -19,7 +19,7 @@ afterEach(() => {
 })
 
 /** A connection, and a function that lets a train arrive on it. */
-function connected(): { conn: FakeTcpConn; arrive: (text: string, segment: number) => void } {
+function connected(): { conn: FakeTcpConn; arrive: (text: string, segment: number, header?: number) => void } {
   let sink: ChannelSink | undefined
   const channel: Partial<Channel> = {
     attach: (one) => {
@@ -34,9 +34,9 @@ function connected(): { conn: FakeTcpConn; arrive: (text: string, segment: numbe
   conns.push(conn)
   return {
     conn,
-    arrive: (text, segment) => {
+    arrive: (text, segment, header = 0) => {
       const memory = Buffer.from(`..${text}`)
-      sink?.onTrain(memory, 2, text.length, segment)
+      sink?.onTrain(memory, 2, text.length, segment, header)
       memory.fill(0)
     },
   }
@@ -54,6 +54,42 @@ it("messages that waited when a listener came for one 'train' only are not lost"
   await turn()
   arrive('dd', 2)
   expect([trains, messages]).toEqual([['aa'], ['bb', 'cc', 'dd']])
+})
+
+it("what the transport has put before each message is not the application's", async () => {
+  const { conn, arrive } = connected()
+  const messages: string[] = []
+  const onData = (message: Buffer) => messages.push(String(message))
+  conn.on('data', onData)
+  arrive('--aa--bb--c', 4, 2)
+  arrive('--dd', 9, 2)
+  arrive('--', 9, 2)
+  await turn()
+  expect(messages).toEqual(['aa', 'bb', 'c', 'dd', ''])
+  conn.off('data', onData)
+  const trains: Train[] = []
+  conn.on('train', (train) => trains.push(train))
+  await turn()
+  arrive('--aa--bb--c', 4, 2)
+  arrive('--dd', 9, 2)
+  arrive('------', 2, 2)
+  expect(trains.map(({ buffer, segmentSize, count }) => [String(buffer), segmentSize, count])).toEqual([
+    ['aabbc', 2, 3],
+    ['dd', 2, 1],
+    ['', 0, 3],
+  ])
+})
+
+it('a message alone, and the first of a train, begin on an 8-byte boundary, whatever header they came behind', async () => {
+  const { conn, arrive } = connected()
+  const offsets: number[] = []
+  conn.on('data', (message) => offsets.push(message.byteOffset % 8))
+  arrive('-----aaa-----bbb', 8, 5)
+  arrive('-----aaa', 8, 5)
+  arrive(`-----${'x'.repeat(20_000)}`, 30_000, 5)
+  arrive('aaa', 8)
+  await turn()
+  expect(offsets).toEqual([0, 0, 0, 0, 0])
 })
 
 it('of more messages than the readable side takes in, too', async () => {

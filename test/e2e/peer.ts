@@ -1,6 +1,6 @@
 // A peer: an agent that dials and listens with the library and tells the test what happens to its connections. Tests speak of connections by
 // number, in the order in which the peer got them.
-import type { ConnStats, DialOptions, Drop, Family, ListenAddress, ListenerStats, ListenOptions } from '../../lib/index.ts'
+import type { CloseReason, ConnStats, DialOptions, Drop, Family, ListenAddress, ListenerStats, ListenOptions } from '../../lib/index.ts'
 import type { Agent, AgentContext, AgentOptions, RemoteError } from '../support/agent.ts'
 import type { Host } from '../support/hosts.ts'
 
@@ -109,8 +109,12 @@ export class Peer implements AsyncDisposable {
   }
 
   /** Resolves when the connection is gone. */
-  async close(id: number): Promise<void> {
-    await this.agent.run((ctx, id) => ctx.state.conns[id].close(), id)
+  async close(id: number, why?: Partial<CloseReason>): Promise<void> {
+    await this.agent.run((ctx, { id, why }) => ctx.state.conns[id].close(why), { id, why })
+  }
+
+  closeReason(id: number): Promise<CloseReason | undefined> {
+    return this.agent.run((ctx, id) => ctx.state.conns[id].closeReason, id)
   }
 
   async destroy(id: number): Promise<void> {
@@ -143,6 +147,7 @@ export class Peer implements AsyncDisposable {
         rejected,
         guard,
         idleMs,
+        framing,
       } = stats
       return {
         messagesIn,
@@ -160,6 +165,12 @@ export class Peer implements AsyncDisposable {
         rejected,
         guard,
         idleMs,
+        framing: framing && {
+          incoming: framing.incoming,
+          outgoing: framing.outgoing,
+          rttMs: framing.rttMs,
+          ignored: framing.ignored,
+        },
       }
     }, id)
   }

@@ -55,7 +55,7 @@ function acceptor() {
       address: '10.0.0.1',
       port: 9191,
       ipv6Only: false,
-      flow: { idleTimeoutMs: 0, keepAliveMs: 0, strict: true },
+      flow: { idleTimeoutMs: 0, keepAliveMs: 0, strict: true, framing: 'none', reorderWindowMs: 0 },
       capture: 'packet',
       link: 'raw',
       guard: undefined,

@@ -1,0 +1,77 @@
+// Whether both ends of a flow frame their messages in the same way, as their hellos tell. Where they are to be framed nothing else can begin before.
+import { formatAddress, formatHostPort } from '../address.ts'
+import { FakeTcpError } from '../errors.ts'
+import { S_KEY } from '../flow/layout.ts'
+import { KEY_PORTS, KEY_REMOTE } from '../native/layout.ts'
+import { COUNTED_FRAMES, type Role } from '../wire/hello.ts'
+import type { FramingMode } from './flow-options.ts'
+import type { Slot } from './slot.ts'
+
+/** How long a listener waits for a hello, whose repeats come up to 6.2 s after the first. */
+const PATIENCE_MS = 10_000
+
+const NEVER = Number.POSITIVE_INFINITY
+
+export class Agreement {
+  readonly #slot: Slot
+  readonly #framing: FramingMode
+  #onSettled: ((error: Error | undefined) => void) | undefined
+  /** When a listener gives up; Infinity where it does not wait. */
+  dueMs = NEVER
+  /** There is none: the flow is to end, once our own hello has told the peer why. */
+  refusal: FakeTcpError | undefined
+
+  /** @param onSettled told once whether a framed flow may begin; not told of others */
+  constructor(slot: Slot, framing: FramingMode, onSettled: ((error: Error | undefined) => void) | undefined) {
+    this.#slot = slot
+    this.#framing = framing
+    this.#onSettled = onSettled
+  }
+
+  /** Our part of the hello's capabilities. */
+  get capability(): number {
+    return this.#framing === 'counted' ? COUNTED_FRAMES : 0
+  }
+
+  /** True while a framed flow waits for the peer's hello. */
+  get pending(): boolean {
+    return this.#onSettled !== undefined
+  }
+
+  /** The flow is open. A dialler's patience is that of its hello. */
+  open(role: Role, now: number): void {
+    if (this.pending && role === 'listener') this.dueMs = now + PATIENCE_MS
+  }
+
+  /** The peer's hello has come. @returns false when it wants something else; `refusal` says it */
+  met(capabilities: number): boolean {
+    const theirs = (capabilities & COUNTED_FRAMES) !== 0 ? 'counted' : 'none'
+    if (theirs === this.#framing) return true
+    this.refusal = this.#error(`its hello says '${theirs}'`)
+    return false
+  }
+
+  /** Why the flow is over when no hello has come. */
+  missing(): FakeTcpError {
+    return this.#error('no hello came')
+  }
+
+  /** Messages may flow, or with an error the flow has ended before they could. Does nothing where that is clear already. */
+  settle(error?: Error): void {
+    const onSettled = this.#onSettled
+    this.forget()
+    onSettled?.(error)
+  }
+
+  /** Nobody wants to know any more. */
+  forget(): void {
+    this.#onSettled = undefined
+    this.dueMs = NEVER
+  }
+
+  #error(came: string): FakeTcpError {
+    const { words, base } = this.#slot
+    const peer = formatHostPort(formatAddress(words, base + S_KEY + KEY_REMOTE), words[base + S_KEY + KEY_PORTS] >>> 16)
+    return new FakeTcpError('ERR_FAKETCP_FRAMING', `Framing '${this.#framing}' was expected of ${peer}, but ${came}`)
+  }
+}
