@@ -29,6 +29,8 @@
             'native/offload.cc',
             'native/packet_sender.cc',
             'native/parse.cc',
+            'native/path_report.cc',
+            'native/path_reports.cc',
             'native/poll.cc',
             'native/raw_sender.cc',
             'native/route.cc',

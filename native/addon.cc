@@ -106,6 +106,7 @@ NAPI_MODULE_INIT() {
       constant("CarrierListener", DefineCarrierListener(env)),
       constant("CarrierInbox", DefineCarrierInbox(env)),
       constant("RouteSocket", DefineRouteSocket(env)),
+      constant("PathReports", DefinePathReports(env)),
       constant("layout", Layout(env)),
       Method("sourceAddress", SourceAddress),
       Method("parseAddress", ParseAddress),

@@ -61,8 +61,9 @@ export const D_MAC_HIGH = 21
 export const D_HOP = 21
 /** Bytes 2–5 of the link address. */
 export const D_MAC_LOW = 22
-/** Received: VLAN TCI when the frame carried a tag, else 0. */
+/** Received: VLAN TCI when the frame carried a tag, else 0. Sent: IPv4 identification of the train's first segment, from which it counts up. */
 export const D_VLAN = 23
+export const D_IP_ID = 23
 export const D_WORDS = 24
 
 /** A row in the table of hops: how a packet leaves by AF_PACKET. Interface index, bytes of the link header, the header as it stands on the wire. */
@@ -98,7 +99,11 @@ export const INFO_TIMESTAMP = 7
 export const INFO_RTT_US = 8
 /** What keeps the socket mute: GUARD_FILTER or GUARD_HOP_LIMIT. */
 export const INFO_GUARD = 9
-export const INFO_WORDS = 10
+/** TTL or hop limit of what the socket sends, as the host and, for IPv6, the route have it. */
+export const INFO_HOP_LIMIT = 10
+/** The window in bytes that the socket has advertised, and with what it would go on (`tcpi_rcv_ssthresh`). */
+export const INFO_RECEIVE_WINDOW = 11
+export const INFO_WORDS = 12
 
 export const GUARD_FILTER = 0
 export const GUARD_HOP_LIMIT = 1
@@ -142,3 +147,16 @@ export const CHANGED_NEIGHBOUR = 2
 export const CHANGED_ROUTE = 4
 export const CHANGED_ADDRESS = 8
 export const CHANGED_ALL = 15
+
+/**
+ * Words of a report that a packet was too long for its path (ICMP fragmentation needed, RFC 1191; packet too big, RFC 8201). They start with the key of
+ * the flow that the quoted packet names. Whoever can send packets to this host can make one up: nothing of it is to be believed as it stands.
+ */
+export const REPORT_KEY = 0
+/** Sequence number of the quoted packet. */
+export const REPORT_SEQ = 9
+/** What the next link takes; 0 from routers older than RFC 1191. */
+export const REPORT_MTU = 10
+/** Bytes of the quoted packet, IP header included. */
+export const REPORT_SIZE = 11
+export const REPORT_WORDS = 12
