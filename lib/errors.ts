@@ -36,6 +36,7 @@ export class FakeTcpError extends Error {
 /** Errno numbers of Linux, negative as in libuv, for errors that no system call of ours reported. */
 export const EAGAIN = -11
 export const EINVAL = -22
+export const EMSGSIZE = -90
 export const EADDRINUSE = -98
 export const EADDRNOTAVAIL = -99
 export const ECONNRESET = -104

@@ -10,4 +10,4 @@ export { FakeTcpListener, type FakeTcpListenerEvents, type ListenerOptions } fro
 export { listeners } from './listeners.ts'
 export { createFlowTable, type DialOptions, type ListenOptions, type Shard, type StreamOptions } from './options.ts'
 export type { CaptureStats, ConnStats, ListenerStats, ShardStats } from './stats.ts'
-export type { Drop, DropReason, Family, ListenAddress, RefusedConnection } from './transport.ts'
+export type { Drop, DropReason, Family, ListenAddress, MtuChange, RefusedConnection } from './transport.ts'

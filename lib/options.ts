@@ -36,6 +36,8 @@ export interface StreamOptions extends Partial<ConnOptions> {
    * getting a byte in. Default true; false where something in between removes or rewrites TCP timestamps. Other peers are never judged so.
    */
   readonly strict?: boolean
+  /** Differentiated services code point (RFC 2474) of every packet, the handshake's too, 0 to 63. Default 0. */
+  readonly dscp?: number
   /** Where the flows are kept; see `createFlowTable`. Default: one of this thread's own. */
   readonly table?: FlowTable
   /** Cancels what is being opened; rejects with an AbortError. */
@@ -183,7 +185,7 @@ function withAddress<T extends { host?: string; port?: number }>(target: string 
 }
 
 function parseStream(options: StreamOptions): ParsedStream {
-  const { capture = 'auto', link = 'auto', idleTimeoutMs = 0, keepAliveMs = 45_000, strict = true, signal, table } = options
+  const { capture = 'auto', link = 'auto', idleTimeoutMs = 0, keepAliveMs = 45_000, strict = true, dscp = 0, signal, table } = options
   if (signal !== undefined && !(signal instanceof AbortSignal)) throw invalidOption('signal', 'an AbortSignal', signal)
   if (table !== undefined && !(table instanceof FlowTable))
     throw invalidOption('table', 'a FlowTable (createFlowTable, FlowTable.attach)', table)
@@ -196,6 +198,7 @@ function parseStream(options: StreamOptions): ParsedStream {
       idleTimeoutMs: count('idleTimeoutMs', idleTimeoutMs),
       keepAliveMs: count('keepAliveMs', keepAliveMs),
       strict: flag('strict', strict),
+      dscp: codePoint(dscp),
     },
     signal,
     table: table ?? threadTable(),
@@ -227,6 +230,11 @@ function count(name: string, value: unknown): number {
 function positive(name: string, value: unknown): number {
   if (typeof value !== 'number' || !Number.isSafeInteger(value) || value < 1) throw invalidOption(name, 'an integer of at least 1', value)
   return value
+}
+
+function codePoint(dscp: unknown): number {
+  if (!isInteger(dscp, 0, 63)) throw invalidOption('dscp', 'an integer from 0 to 63', dscp)
+  return dscp
 }
 
 function oneOf<T extends string | number>(name: string, value: unknown, allowed: readonly T[]): T {

@@ -24,6 +24,8 @@ export interface ConnStats {
   readonly setBacks: number
   /** Packets that the kernel dropped before they could be captured, of this connection and all others on the same capture sockets; refreshed at most once a second. */
   readonly kernelDrops: number
+  /** Bytes of the longest IP packet that the path is known to take. */
+  readonly pathMtu: number
   /** Milliseconds since anything was heard of the peer. */
   readonly idleMs: number
 }
@@ -50,6 +52,8 @@ export interface CaptureStats {
     readonly ack: number
     /** Echoes a timestamp that was not sent lately, or none (`strict`). */
     readonly timestamp: number
+    /** ICMP messages about a smaller path MTU that do not fit anything on its way (RFC 5927). */
+    readonly pathMtu: number
     /** Reset or FIN with the wrong sequence number (RFC 5961): answered by a challenge ACK or ignored. */
     readonly reset: number
     /** Data after the flow had ended. */

@@ -16,6 +16,7 @@ export class EngineCounters {
   window = 0
   ack = 0
   timestamp = 0
+  pathMtu = 0
   reset = 0
   late = 0
   orphan = 0
@@ -51,7 +52,7 @@ export class EngineStats implements CaptureStats {
     return this.#captures.reduce((sum, capture) => sum + capture.receiveBufferBytes, 0)
   }
   get rejected(): CaptureStats['rejected'] {
-    const { window, ack, timestamp, reset, late, orphan } = this.#counters
+    const { window, ack, timestamp, pathMtu, reset, late, orphan } = this.#counters
     return {
       truncated: this.#sum(REJECT_TRUNCATED),
       header: this.#sum(REJECT_HEADER),
@@ -61,6 +62,7 @@ export class EngineStats implements CaptureStats {
       window,
       ack,
       timestamp,
+      pathMtu,
       reset,
       late,
       orphan,

@@ -7,4 +7,6 @@ export interface FlowOptions {
   readonly keepAliveMs: number
   /** Whether a peer of this library must prove by acknowledgement and timestamp that it sees what we send. */
   readonly strict: boolean
+  /** Differentiated services code point of every packet, 0 to 63. */
+  readonly dscp: number
 }

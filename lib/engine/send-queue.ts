@@ -1,9 +1,9 @@
 // The messages that a flow's stream has handed over, on their way into the outbox: cut into trains, numbered, held back where they must be.
 import { guarded } from '../errors.ts'
-import { F_BYTES_OUT, F_MESSAGES_OUT, S_SET_BACKS, S_SND_NXT } from '../flow/layout.ts'
+import { F_BYTES_OUT, F_MESSAGES_OUT, S_MAX_MESSAGE, S_SET_BACKS, S_SND_NXT } from '../flow/layout.ts'
 import { view } from '../message-arena.ts'
 import { ACK, PSH } from '../native/layout.ts'
-import type { Outgoing } from '../transport.ts'
+import type { Drop, Outgoing } from '../transport.ts'
 import { leavesWindow, nextSequence, trainLimit } from '../wire/rules.ts'
 import { EARLY_BYTES } from './orphans.ts'
 import type { Outbox, TrainOwner } from './outbox.ts'
@@ -17,12 +17,18 @@ const TRAIN_SEGMENTS = 64
 /** An IP packet has 65 535 bytes, headers and options included. */
 const TRAIN_BYTES = 65000
 
+/** Whoever's messages these are. */
+export interface QueueOwner extends TrainOwner {
+  /** Messages were dropped that no longer fit. Called while the outbox is being filled. */
+  outgrown(drop: Drop): void
+}
+
 const NOTHING: readonly Outgoing[] = []
 
 export class SendQueue {
   readonly #slot: Slot
   readonly #segments: Segments
-  readonly #owner: TrainOwner
+  readonly #owner: QueueOwner
   /** Set once the peer is known to split trains: until then every message is a train of one, with PSH. */
   trains = false
   /** When held messages go although nothing was acknowledged; Infinity while nothing is held back. */
@@ -36,7 +42,7 @@ export class SendQueue {
   #holding = true
   #sentBytes = 0
 
-  constructor(slot: Slot, segments: Segments, owner: TrainOwner) {
+  constructor(slot: Slot, segments: Segments, owner: QueueOwner) {
     this.#slot = slot
     this.#segments = segments
     this.#owner = owner
@@ -72,6 +78,10 @@ export class SendQueue {
     while (this.#next < messages.length && room(outbox)) {
       const first = messages[this.#next]
       const segment = first.segmentSize ?? first.length
+      if (segment > w[b + S_MAX_MESSAGE]) {
+        this.#drop(first, segment, w[b + S_MAX_MESSAGE])
+        continue
+      }
       const limit = this.trains ? Math.min(TRAIN_BYTES, trainLimit(w, b)) : 0
       const bytes = first.segmentSize === undefined ? this.#messagesWithin(limit) : this.#runWithin(segment, limit)
       // An acknowledgement or holdDue goes on.
@@ -81,7 +91,7 @@ export class SendQueue {
       const seq = nextSequence(w, b, bytes)
       if (seq !== before) w[b + S_SET_BACKS]++
       const count = bytes > segment ? Math.ceil(bytes / segment) : 1
-      this.#segments.write(outbox.words, outbox.open(this.#owner, count, segment), ACK | PSH, seq, now)
+      this.#segments.write(outbox.words, outbox.open(this.#owner, count, segment), ACK | PSH, seq, now, count)
       if (first.segmentSize === undefined) for (let i = 0; i < count; i++) outbox.add(messages[this.#next++])
       else {
         const end = this.#offset + bytes
@@ -95,6 +105,23 @@ export class SendQueue {
       this.#inOutbox++
       floats[f + F_MESSAGES_OUT] += count
       floats[f + F_BYTES_OUT] += bytes
+    }
+  }
+
+  /** The path has become too narrow for a message, or for what is left of a run, since it was written. */
+  #drop(message: Outgoing, size: number, max: number): void {
+    const bytes = message.length - this.#offset
+    this.#next++
+    this.#offset = 0
+    this.#owner.outgrown(
+      bytes > size ? { reason: 'message-size', size, max, count: Math.ceil(bytes / size) } : { reason: 'message-size', size, max },
+    )
+    // The flow is being filled: who may come back here is told later.
+    const done = this.#done
+    if (this.empty && this.#inOutbox === 0) {
+      process.nextTick(() => {
+        if (this.#done === done) this.#settle()
+      })
     }
   }
 

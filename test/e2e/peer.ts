@@ -1,6 +1,6 @@
 // A peer: an agent that dials and listens with the library and tells the test what happens to its connections. Tests speak of connections by
 // number, in the order in which the peer got them.
-import type { ConnStats, DialOptions, Drop, Family, ListenAddress, ListenOptions } from '../../lib/index.ts'
+import type { ConnStats, DialOptions, Drop, Family, ListenAddress, ListenOptions, MtuChange } from '../../lib/index.ts'
 import type { Agent, AgentContext, AgentOptions, RemoteError } from '../support/agent.ts'
 import type { Host } from '../support/hosts.ts'
 
@@ -38,6 +38,7 @@ interface PeerEvents {
   end: number
   closed: Closed
   drop: Drop & { readonly id: number }
+  mtu: MtuChange & { readonly id: number }
   refused: { readonly reason: string; readonly remotePort: number }
 }
 
@@ -141,6 +142,7 @@ export class Peer implements AsyncDisposable {
         setBacks,
         kernelDrops,
         guard,
+        pathMtu,
         idleMs,
       } = stats
       return {
@@ -157,6 +159,7 @@ export class Peer implements AsyncDisposable {
         setBacks,
         kernelDrops,
         guard,
+        pathMtu,
         idleMs,
       }
     }, id)
@@ -211,6 +214,7 @@ function install(ctx: AgentContext): void {
     conn
       .on('end', () => ctx.emit('end', id))
       .on('drop', (drop) => ctx.emit('drop', { id, ...drop }))
+      .on('mtu', (change) => ctx.emit('mtu', { id, ...change }))
       .on('error', (error) => {
         code = (error as Error & { code?: string }).code ?? error.message
       })
