@@ -16,6 +16,9 @@
 namespace faketcp {
 namespace {
 
+/** Where TCP_INFO has tcpi_rcv_wnd, since Linux 6.2; before, tcpi_rcv_ssthresh is at most a little less after the handshake. */
+constexpr size_t kAdvertisedWindow = 232;
+
 bool SetInteger(int fd, int level, int option, int value) { return setsockopt(fd, level, option, &value, sizeof value) == 0; }
 
 const char* Configure(int fd, const StreamSocket& wanted) {
@@ -137,9 +140,14 @@ int Names(int fd, SocketAddress* local, SocketAddress* remote) {
 }
 
 int ReadInfo(int fd, int32_t* out) {
-  tcp_info info{};
-  socklen_t size = sizeof info;
-  if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) != 0) return errno;
+  // Later kernels fill more than the headers here know of.
+  alignas(tcp_info) uint8_t filled[512] = {};
+  socklen_t size = sizeof filled;
+  if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, filled, &size) != 0) return errno;
+  tcp_info info;
+  memcpy(&info, filled, sizeof info);
+  uint32_t window = info.tcpi_rcv_ssthresh;
+  if (size >= kAdvertisedWindow + sizeof window) memcpy(&window, filled + kAdvertisedWindow, sizeof window);
   uint32_t timestamp = 0;
   size = sizeof timestamp;
   if (getsockopt(fd, IPPROTO_TCP, TCP_TIMESTAMP, &timestamp, &size) != 0) return errno;
@@ -158,7 +166,7 @@ int ReadInfo(int fd, int32_t* out) {
   const bool by_hop_limit = getsockopt(fd, IPPROTO_IP, IP_MINTTL, &lowest, &size) == 0 && lowest > 0;
   out[INFO_GUARD] = by_hop_limit ? GUARD_HOP_LIMIT : GUARD_FILTER;
   out[INFO_HOP_LIMIT] = HopLimit(fd);
-  out[INFO_RECEIVE_WINDOW] = static_cast<int32_t>(info.tcpi_rcv_ssthresh);
+  out[INFO_RECEIVE_WINDOW] = static_cast<int32_t>(window);
   return 0;
 }
 

@@ -6,6 +6,8 @@ import { nextSequence } from '../wire/rules.ts'
 import type { FlowLife, FlowParts } from './flow-parts.ts'
 import type { Outbox } from './outbox.ts'
 
+const NEVER = Number.POSITIVE_INFINITY
+
 export class Departures {
   readonly #parts: FlowParts
   readonly #flow: FlowLife
@@ -20,7 +22,10 @@ export class Departures {
     const parts = this.#parts
     if (!parts.flowing || parts.state.is !== 'open') return
     if (parts.hello.sayNow || parts.hello.repeatNow) this.#fillHello(outbox, now)
-    if (!parts.queue.empty) parts.queue.fill(outbox, now, this.#room)
+    if (!parts.queue.empty) {
+      parts.queue.fill(outbox, now, this.#room)
+      if (parts.queue.holdDue !== NEVER) this.#flow.schedule(parts.queue.holdDue)
+    }
     if (parts.farewell.finNow && parts.queue.empty && this.#room(outbox)) {
       parts.farewell.fill(outbox, now)
       if (parts.farewell.answered && parts.farewell.peerEnded) this.#flow.wait(false, now)

@@ -376,7 +376,7 @@ export class Flow implements Channel, Deadline, QueueOwner, FlowLife {
       else if (this.#parts.hello.state === 'none') this.#parts.speakTcpraw()
     }
     if (now >= this.#parts.queue.holdDue) {
-      this.#parts.queue.unhold()
+      this.#parts.queue.holdNoLonger()
       if (!this.#parts.queue.empty) this.mark()
     }
     this.#onEndingDue(now)

@@ -1,10 +1,11 @@
 // The messages that a flow's stream has handed over, on their way into the outbox: cut into trains, numbered, held back where they must be.
 import { guarded } from '../errors.ts'
-import { F_BYTES_OUT, F_MESSAGES_OUT, S_MAX_MESSAGE, S_SET_BACKS, S_SND_NXT } from '../flow/layout.ts'
+import { F_BYTES_OUT, F_MESSAGES_OUT, S_DIALECT, S_MAX_MESSAGE, S_SET_BACKS, S_SND_NXT, S_SND_UNA } from '../flow/layout.ts'
 import { view } from '../message-arena.ts'
 import { ACK, PSH } from '../native/layout.ts'
 import type { Drop, Outgoing } from '../transport.ts'
-import { leavesWindow, nextSequence, trainLimit } from '../wire/rules.ts'
+import { DIALECT_NATIVE } from '../wire/dialect.ts'
+import { leavesWindow, nextSequence, trainLimit, windowLeft } from '../wire/rules.ts'
 import { EARLY_BYTES } from './orphans.ts'
 import type { Outbox, TrainOwner } from './outbox.ts'
 import type { Segments } from './segments.ts'
@@ -12,6 +13,13 @@ import type { Slot } from './slot.ts'
 
 /** Until the first acknowledgement the peer's application may not have accepted yet and keeps `EARLY_BYTES`; then data is sent anyway. */
 const HOLD_MS = 1000
+/**
+ * While no more than this has gone to a peer whose window grows as the kernel's does, what would leave the window waits for an acknowledgement rather than
+ * for numbering to be set back: a few round trips. Windows have then grown to a multiple of it.
+ */
+const STARTING_BYTES = 1 << 20
+/** Without an acknowledgement numbering is set back all the same: TCP_RTO_MIN, when the kernel itself would send again. */
+const STALLED_MS = 200
 /** More segments in one train overrun the rings of veth devices and backlogs. */
 const TRAIN_SEGMENTS = 64
 /** An IP packet has 65 535 bytes, headers and options included. */
@@ -41,6 +49,8 @@ export class SendQueue {
   #done: (() => void) | undefined
   #holding = true
   #sentBytes = 0
+  /** The acknowledgement after which none came in time. */
+  #stalledAt: number | undefined
 
   constructor(slot: Slot, segments: Segments, owner: QueueOwner) {
     this.#slot = slot
@@ -65,10 +75,22 @@ export class SendQueue {
     this.holdDue = now + HOLD_MS
   }
 
-  /** The peer has acknowledged something, or time is up. */
+  /** The peer has acknowledged something. */
   unhold(): void {
     this.#holding = false
     this.holdDue = Number.POSITIVE_INFINITY
+  }
+
+  /** Time is up. */
+  holdNoLonger(): void {
+    this.#stalledAt = this.#slot.words[this.#slot.base + S_SND_UNA]
+    this.unhold()
+  }
+
+  /** The peer's window is not to be left yet. */
+  get #starting(): boolean {
+    const { words: w, base: b } = this.#slot
+    return this.#sentBytes < STARTING_BYTES && w[b + S_DIALECT] === DIALECT_NATIVE && this.#stalledAt !== w[b + S_SND_UNA]
   }
 
   /** @param room false when the outbox takes nothing now; the flow has then arranged to be called again */
@@ -82,10 +104,15 @@ export class SendQueue {
         this.#drop(first, segment, w[b + S_MAX_MESSAGE])
         continue
       }
-      const limit = this.trains ? Math.min(TRAIN_BYTES, trainLimit(w, b)) : 0
+      const starting = this.#starting
+      const limit = this.trains ? Math.min(TRAIN_BYTES, starting ? windowLeft(w, b) : trainLimit(w, b)) : 0
       const bytes = first.segmentSize === undefined ? this.#messagesWithin(limit) : this.#runWithin(segment, limit)
       // An acknowledgement or holdDue goes on.
       if (this.#holding && (this.#sentBytes + bytes > EARLY_BYTES || leavesWindow(w, b, bytes))) return
+      if (starting && leavesWindow(w, b, bytes)) {
+        this.holdDue = now + STALLED_MS
+        return
+      }
       this.#sentBytes += bytes
       const before = w[b + S_SND_NXT]
       const seq = nextSequence(w, b, bytes)

@@ -101,7 +101,7 @@ export const INFO_RTT_US = 8
 export const INFO_GUARD = 9
 /** TTL or hop limit of what the socket sends, as the host and, for IPv6, the route have it. */
 export const INFO_HOP_LIMIT = 10
-/** The window in bytes that the socket has advertised, and with what it would go on (`tcpi_rcv_ssthresh`). */
+/** The window in bytes that the socket has advertised. */
 export const INFO_RECEIVE_WINDOW = 11
 export const INFO_WORDS = 12
 

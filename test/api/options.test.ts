@@ -23,7 +23,7 @@ describe('dial', () => {
     expect({ capture, link, flow, connectTimeoutMs, dialect, localPort }).toEqual({
       capture: 'auto',
       link: 'auto',
-      flow: { idleTimeoutMs: 0, keepAliveMs: 45_000, strict: true },
+      flow: { idleTimeoutMs: 0, keepAliveMs: 45_000, strict: true, dscp: 0 },
       connectTimeoutMs: 10_000,
       dialect: 'native',
       localPort: 0,
@@ -46,6 +46,9 @@ describe('dial', () => {
     [{ idleTimeoutMs: -1 }, 'idleTimeoutMs', 'at least 0', '-1'],
     [{ keepAliveMs: 0.5 }, 'keepAliveMs', 'at least 0', '0.5'],
     [{ strict: 'yes' }, 'strict', 'true or false', '"yes"'],
+    [{ dscp: 64 }, 'dscp', 'from 0 to 63', '64'],
+    [{ dscp: -1 }, 'dscp', 'from 0 to 63', '-1'],
+    [{ dscp: 1.5 }, 'dscp', 'from 0 to 63', '1.5'],
     [{ connectTimeoutMs: 0 }, 'connectTimeoutMs', 'at least 1', '0'],
     [{ receiveQueueBytes: 1.5 }, 'receiveQueueBytes', 'integer', '1.5'],
     [{ writableHighWaterMark: '1' }, 'writableHighWaterMark', 'integer', '"1"'],
