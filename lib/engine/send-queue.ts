@@ -1,6 +1,6 @@
 // The messages that a flow's stream has handed over, on their way into the outbox: cut into trains, numbered, held back where they must be.
 import { guarded } from '../errors.ts'
-import { F_BYTES_OUT, F_MESSAGES_OUT, S_DIALECT, S_MAX_MESSAGE, S_SET_BACKS, S_SND_NXT, S_SND_UNA } from '../flow/layout.ts'
+import { F_BYTES_OUT, F_MESSAGES_OUT, S_DIALECT, S_MAX_MESSAGE, S_SET_BACKS, S_SND_NXT, S_SND_UNA, S_SND_WND } from '../flow/layout.ts'
 import { view } from '../message-arena.ts'
 import { ACK, PSH } from '../native/layout.ts'
 import type { Drop, Outgoing } from '../transport.ts'
@@ -13,12 +13,7 @@ import type { Slot } from './slot.ts'
 
 /** Until the first acknowledgement the peer's application may not have accepted yet and keeps `EARLY_BYTES`; then data is sent anyway. */
 const HOLD_MS = 1000
-/**
- * While no more than this has gone to a peer whose window grows as the kernel's does, what would leave the window waits for an acknowledgement rather than
- * for numbering to be set back: a few round trips. Windows have then grown to a multiple of it.
- */
-const STARTING_BYTES = 1 << 20
-/** Without an acknowledgement numbering is set back all the same: TCP_RTO_MIN, when the kernel itself would send again. */
+/** How long an acknowledgement that widens the window is waited for. TCP_RTO_MIN: then the kernel itself would use old numbers again. */
 const STALLED_MS = 200
 /** More segments in one train overrun the rings of veth devices and backlogs. */
 const TRAIN_SEGMENTS = 64
@@ -49,7 +44,8 @@ export class SendQueue {
   #done: (() => void) | undefined
   #holding = true
   #sentBytes = 0
-  /** The acknowledgement after which none came in time. */
+  /** The window when an acknowledgement was last waited for, and the acknowledgement after which none came in time. */
+  #waitedAt = 0
   #stalledAt: number | undefined
 
   constructor(slot: Slot, segments: Segments, owner: QueueOwner) {
@@ -87,10 +83,13 @@ export class SendQueue {
     this.unhold()
   }
 
-  /** The peer's window is not to be left yet. */
-  get #starting(): boolean {
+  /**
+   * A window of this library grows with each acknowledgement until it is at its widest, which takes a few round trips. Meanwhile it is not left:
+   * setting back would be seen, and soon there will be room.
+   */
+  get #windowGrows(): boolean {
     const { words: w, base: b } = this.#slot
-    return this.#sentBytes < STARTING_BYTES && w[b + S_DIALECT] === DIALECT_NATIVE && this.#stalledAt !== w[b + S_SND_UNA]
+    return w[b + S_SND_WND] > this.#waitedAt && w[b + S_DIALECT] === DIALECT_NATIVE && this.#stalledAt !== w[b + S_SND_UNA]
   }
 
   /** @param room false when the outbox takes nothing now; the flow has then arranged to be called again */
@@ -104,12 +103,13 @@ export class SendQueue {
         this.#drop(first, segment, w[b + S_MAX_MESSAGE])
         continue
       }
-      const starting = this.#starting
-      const limit = this.trains ? Math.min(TRAIN_BYTES, starting ? windowLeft(w, b) : trainLimit(w, b)) : 0
+      const grows = this.#windowGrows
+      const limit = this.trains ? Math.min(TRAIN_BYTES, grows ? windowLeft(w, b) : trainLimit(w, b)) : 0
       const bytes = first.segmentSize === undefined ? this.#messagesWithin(limit) : this.#runWithin(segment, limit)
       // An acknowledgement or holdDue goes on.
       if (this.#holding && (this.#sentBytes + bytes > EARLY_BYTES || leavesWindow(w, b, bytes))) return
-      if (starting && leavesWindow(w, b, bytes)) {
+      if (grows && leavesWindow(w, b, bytes)) {
+        this.#waitedAt = w[b + S_SND_WND]
         this.holdDue = now + STALLED_MS
         return
       }

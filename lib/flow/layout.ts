@@ -52,7 +52,7 @@ export const MAGIC = 0x4654464c
 export const LAYOUT_VERSION = 3
 
 export const H_MAGIC = 0
-export const H_LAYOUT_VERSION = 3
+export const H_LAYOUT_VERSION = 1
 export const H_CAPACITY = 2
 export const H_SHARDS = 3
 /** Two words, random for each table. */

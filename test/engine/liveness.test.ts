@@ -9,7 +9,7 @@ import { FlowTable } from '../../lib/flow/table.ts'
 
 function liveness(options: Partial<FlowOptions>) {
   const slot = new Slot(FlowTable.create({ capacity: 1 }), 0)
-  const made = new Liveness(slot, new LinkChoice(), { idleTimeoutMs: 0, keepAliveMs: 0, strict: true, ...options })
+  const made = new Liveness(slot, new LinkChoice(), { idleTimeoutMs: 0, keepAliveMs: 0, strict: true, dscp: 0, ...options })
   const hear = (now: number) => {
     slot.floats[slot.floatBase + F_LAST_HEARD_MS] = now
   }
