@@ -1,6 +1,7 @@
 // The messages that a flow's stream has handed over, on their way into the outbox: cut into trains, numbered, held back where they must be.
 import { guarded } from '../errors.ts'
 import { F_BYTES_OUT, F_MESSAGES_OUT, S_DIALECT, S_MAX_MESSAGE, S_SET_BACKS, S_SND_NXT, S_SND_UNA, S_SND_WND } from '../flow/layout.ts'
+import { distance } from '../flow/serial.ts'
 import { view } from '../message-arena.ts'
 import { ACK, PSH } from '../native/layout.ts'
 import type { Drop, Outgoing } from '../transport.ts'
@@ -44,8 +45,11 @@ export class SendQueue {
   #done: (() => void) | undefined
   #holding = true
   #sentBytes = 0
-  /** The window when an acknowledgement was last waited for, and the acknowledgement after which none came in time. */
+  /** The widest window that was waited at, the acknowledgement then, and whether so much was acknowledged since and it has not grown. */
   #waitedAt = 0
+  #waitedUna = 0
+  #grown = false
+  /** The acknowledgement after which none came in time. */
   #stalledAt: number | undefined
 
   constructor(slot: Slot, segments: Segments, owner: QueueOwner) {
@@ -84,12 +88,24 @@ export class SendQueue {
   }
 
   /**
-   * A window of this library grows with each acknowledgement until it is at its widest, which takes a few round trips. Meanwhile it is not left:
+   * A window of this library grows with what it takes in until it is at its widest, which takes a few round trips. Meanwhile it is not left:
    * setting back would be seen, and soon there will be room.
    */
-  get #windowGrows(): boolean {
+  #windowGrows(): boolean {
     const { words: w, base: b } = this.#slot
-    return w[b + S_SND_WND] > this.#waitedAt && w[b + S_DIALECT] === DIALECT_NATIVE && this.#stalledAt !== w[b + S_SND_UNA]
+    const una = w[b + S_SND_UNA]
+    if (w[b + S_SND_WND] > this.#waitedAt) this.#grown = false
+    else if (distance(una, this.#waitedUna) >= this.#waitedAt) this.#grown = true
+    return !this.#grown && w[b + S_DIALECT] === DIALECT_NATIVE && this.#stalledAt !== una
+  }
+
+  /** Until there is an acknowledgement; each tells of a wider window, or of room in the old one. */
+  #wait(now: number): void {
+    const { words: w, base: b } = this.#slot
+    this.holdDue = now + STALLED_MS
+    if (w[b + S_SND_WND] <= this.#waitedAt) return
+    this.#waitedAt = w[b + S_SND_WND]
+    this.#waitedUna = w[b + S_SND_UNA]
   }
 
   /** @param room false when the outbox takes nothing now; the flow has then arranged to be called again */
@@ -103,14 +119,13 @@ export class SendQueue {
         this.#drop(first, segment, w[b + S_MAX_MESSAGE])
         continue
       }
-      const grows = this.#windowGrows
+      const grows = this.#windowGrows()
       const limit = this.trains ? Math.min(TRAIN_BYTES, grows ? windowLeft(w, b) : trainLimit(w, b)) : 0
       const bytes = first.segmentSize === undefined ? this.#messagesWithin(limit) : this.#runWithin(segment, limit)
       // An acknowledgement or holdDue goes on.
       if (this.#holding && (this.#sentBytes + bytes > EARLY_BYTES || leavesWindow(w, b, bytes))) return
       if (grows && leavesWindow(w, b, bytes)) {
-        this.#waitedAt = w[b + S_SND_WND]
-        this.holdDue = now + STALLED_MS
+        this.#wait(now)
         return
       }
       this.#sentBytes += bytes
