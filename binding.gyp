@@ -30,6 +30,8 @@
             'native/owned_child.cc',
             'native/packet_sender.cc',
             'native/parse.cc',
+            'native/path_report.cc',
+            'native/path_reports.cc',
             'native/poll.cc',
             'native/raw_sender.cc',
             'native/route.cc',

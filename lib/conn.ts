@@ -4,7 +4,7 @@ import { channels } from './diagnostics.ts'
 import { FakeTcpError, guarded, invalidOption, rethrowLater } from './errors.ts'
 import { type MessageArena, PIECE_MESSAGES, view } from './message-arena.ts'
 import type { ConnStats } from './stats.ts'
-import type { Channel, ChannelSink, CloseReason, Drop, Family, Outgoing } from './transport.ts'
+import type { Channel, ChannelSink, CloseReason, Drop, Family, MtuChange, Outgoing } from './transport.ts'
 
 export interface ConnOptions {
   /** Bytes that may wait for the kernel before `write` returns false. Default 256 KiB. */
@@ -34,6 +34,8 @@ export interface FakeTcpConnEvents {
   /** While anybody listens to it, messages come here, as many at a time as crossed the kernel in one piece, and there is no `'data'`. They come at once: `pause()` does not hold them back. */
   train: [train: Train]
   drop: [drop: Drop]
+  /** `maxMessageSize` has become smaller: a router or an interface on the way takes shorter packets than before. */
+  mtu: [change: MtuChange]
   close: [hadError: boolean]
   drain: []
   end: []
@@ -128,6 +130,7 @@ export class FakeTcpConn extends Duplex {
       onEnd: () => conn.#end(),
       onClose: (error) => conn.#close(error),
       onDrop: (drop) => conn.#tellDrop(drop),
+      onMtu: (change) => conn.emit('mtu', change),
     }
     conn.#channel.attach(sink)
   }
@@ -147,7 +150,7 @@ export class FakeTcpConn extends Duplex {
   get remotePort(): number {
     return this.#channel.remotePort
   }
-  /** Bytes of the longest message that fits: path MTU less IP and TCP headers, options counted, and the frame header with framing 'counted'. */
+  /** Bytes of the longest message that fits: path MTU less IP and TCP headers, options counted, and the frame header with framing 'counted'. It may shrink; see `'mtu'`. */
   get maxMessageSize(): number {
     return this.#channel.maxMessageSize
   }

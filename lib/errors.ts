@@ -43,6 +43,7 @@ export class FakeTcpError extends Error {
 export const EPERM = -1
 export const EAGAIN = -11
 export const EINVAL = -22
+export const EMSGSIZE = -90
 export const EADDRINUSE = -98
 export const EADDRNOTAVAIL = -99
 export const ECONNRESET = -104

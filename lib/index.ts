@@ -18,4 +18,4 @@ export {
   type StreamOptions,
 } from './options.ts'
 export type { CaptureStats, ConnStats, DirectionStats, FramingStats, Guard, ListenerStats, Rejected, ShardStats } from './stats.ts'
-export type { CloseReason, Drop, DropReason, Family, ListenAddress, RefusedConnection } from './transport.ts'
+export type { CloseReason, Drop, DropReason, Family, ListenAddress, MtuChange, RefusedConnection } from './transport.ts'

@@ -57,6 +57,8 @@ export interface StreamOptions extends Partial<ConnOptions> {
    * that is dropped (`stats.framing.ignored.overtaken`). So every lost message delays those behind it. Default 0: messages are delivered as they come.
    */
   readonly reorderWindowMs?: number
+  /** Differentiated services code point (RFC 2474) of every packet, the handshake's too, 0 to 63. Default 0. */
+  readonly dscp?: number
   /** Where the flows are kept; see `createFlowTable`. Default: one of this thread's own. */
   readonly table?: FlowTable
   /** Cancels what is being opened; rejects with an AbortError. */
@@ -219,7 +221,7 @@ function withAddress<T extends { host?: string; port?: number }>(target: string 
 }
 
 function parseStream(options: StreamOptions, oversize: ConnOptions['oversize'] = 'error'): ParsedStream {
-  const { capture = 'auto', link = 'auto', idleTimeoutMs = 0, keepAliveMs = 45_000, strict = true, signal, table } = options
+  const { capture = 'auto', link = 'auto', idleTimeoutMs = 0, keepAliveMs = 45_000, strict = true, dscp = 0, signal, table } = options
   const { framing = 'none', reorderWindowMs = 0 } = options
   if (signal !== undefined && !(signal instanceof AbortSignal)) throw invalidOption('signal', 'an AbortSignal', signal)
   if (table !== undefined && !(table instanceof FlowTable))
@@ -237,6 +239,7 @@ function parseStream(options: StreamOptions, oversize: ConnOptions['oversize'] =
       strict: flag('strict', strict),
       framing: oneOf('framing', framing, ['none', 'counted']),
       reorderWindowMs: count('reorderWindowMs', reorderWindowMs),
+      dscp: codePoint(dscp),
     },
     signal,
     table: table ?? threadTable(),
@@ -275,6 +278,11 @@ function count(name: string, value: unknown): number {
 function positive(name: string, value: unknown): number {
   if (typeof value !== 'number' || !Number.isSafeInteger(value) || value < 1) throw invalidOption(name, 'an integer of at least 1', value)
   return value
+}
+
+function codePoint(dscp: unknown): number {
+  if (!isInteger(dscp, 0, 63)) throw invalidOption('dscp', 'an integer from 0 to 63', dscp)
+  return dscp
 }
 
 function oneOf<T extends string | number>(name: string, value: unknown, allowed: readonly T[]): T {

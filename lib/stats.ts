@@ -31,6 +31,8 @@ export interface ConnStats {
   readonly kernelDrops: number
   /** Packets that reached no stream, of this connection and all others on the same capture sockets. */
   readonly rejected: Rejected
+  /** Bytes of the longest IP packet that the path is known to take. */
+  readonly pathMtu: number
   /** Milliseconds since anything was heard of the peer. */
   readonly idleMs: number
   /** With framing 'counted' only. */
@@ -89,6 +91,8 @@ export interface Rejected {
   readonly ack: number
   /** Echoes a timestamp that was not sent lately, or none (`strict`). */
   readonly timestamp: number
+  /** ICMP messages about a smaller path MTU that do not fit anything on its way (RFC 5927). */
+  readonly pathMtu: number
   /** Reset or FIN with the wrong sequence number (RFC 5961): answered by a challenge ACK or ignored. */
   readonly reset: number
   /** SYN on an open connection: answered by a challenge ACK (RFC 5961). */

@@ -6,7 +6,7 @@ export type Family = 'IPv4' | 'IPv6'
 
 /** Why messages were lost inside this process, with a `'drop'` event each. */
 export type DropReason =
-  /** Longer than `maxMessageSize`. */
+  /** Longer than `maxMessageSize`, which may have shrunk since it was written. */
   | 'message-size'
   /** Without a byte. */
   | 'message-empty'
@@ -26,6 +26,14 @@ export interface Drop {
   readonly max?: number
   /** With `send-refused`: the system's code. */
   readonly code?: string
+}
+
+/** The path takes shorter packets than before. Both in bytes. */
+export interface MtuChange {
+  /** Of the longest message that fits from now on. */
+  readonly maxMessageSize: number
+  /** Of the longest IP packet. */
+  readonly pathMtu: number
 }
 
 /** What goes out: one message, or with `segmentSize` a run of messages of that size, one behind the other, the last of which may be shorter. */
@@ -55,6 +63,8 @@ export interface ChannelSink {
   onClose(error: Error | undefined): void
   /** A message of this channel was lost on its way out. */
   onDrop(drop: Drop): void
+  /** Only shorter messages fit from now on. */
+  onMtu(change: MtuChange): void
 }
 
 /** One connection: both addresses, messages out, messages in through its sink. */

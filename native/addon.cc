@@ -107,6 +107,7 @@ NAPI_MODULE_INIT() {
       constant("CarrierInbox", DefineCarrierInbox(env)),
       constant("RouteSocket", DefineRouteSocket(env)),
       constant("OwnedChild", DefineOwnedChild(env)),
+      constant("PathReports", DefinePathReports(env)),
       constant("layout", Layout(env)),
       Method("sourceAddress", SourceAddress),
       Method("parseAddress", ParseAddress),

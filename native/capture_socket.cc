@@ -27,7 +27,11 @@ bool ConfigurePacket(int fd) {
 }
 
 bool ConfigureRaw(int fd, bool v6) {
-  if (!v6) return Enable(fd, IPPROTO_IP, IP_PKTINFO);
+  if (!v6) {
+    // Else any ICMP message about any TCP packet would lower the host's own path MTU for that destination (raw_err, ipv4_sk_update_pmtu).
+    const int never = IP_PMTUDISC_INTERFACE;
+    return Enable(fd, IPPROTO_IP, IP_PKTINFO) && setsockopt(fd, IPPROTO_IP, IP_MTU_DISCOVER, &never, sizeof never) == 0;
+  }
   return Enable(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO) && Enable(fd, IPPROTO_IPV6, IPV6_RECVHOPLIMIT) && Enable(fd, IPPROTO_IPV6, IPV6_RECVTCLASS);
 }
 

@@ -63,11 +63,12 @@ bool Carrier::Open(napi_value options) {
   char address[kAddressText];
   int64_t port = 0;
   int64_t user_timeout = 0;
+  int64_t tos = 0;
   Bytes mute;
   StreamSocket wanted{};
   if (!GetFamily(napi, options, &v6_) || !GetText(napi, options, "localAddress", address, sizeof address) ||
       !GetInteger(napi, options, "localPort", 0, 65535, &port) || !GetInteger(napi, options, "userTimeoutMs", 0, INT32_MAX, &user_timeout) ||
-      !GetProgram(napi, options, "mute", &mute)) {
+      !GetInteger(napi, options, "tos", 0, 255, &tos) || !GetProgram(napi, options, "mute", &mute)) {
     return false;
   }
   if (!ParseSocketAddress(v6_ ? AF_INET6 : AF_INET, address, static_cast<uint16_t>(port), &wanted.local)) {
@@ -77,6 +78,7 @@ bool Carrier::Open(napi_value options) {
   if (!GetProgram(napi, options, "filter", &wanted.filter)) return false;
   user_timeout_ms_ = static_cast<uint32_t>(user_timeout);
   wanted.reuse_address = port != 0;
+  wanted.tos = static_cast<int>(tos);
   Failure failure;
   fd_ = OpenStream(wanted, &failure);
   return fd_ >= 0 || ThrowSystem(napi, failure.error, failure.syscall);

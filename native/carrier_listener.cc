@@ -65,6 +65,7 @@ bool CarrierListener::Open(napi_value self, napi_value options) {
   int64_t port = 0;
   int64_t backlog = 0;
   int64_t user_timeout = 0;
+  int64_t tos = 0;
   bool v6 = false;
   Bytes mute;
   Bytes steering;
@@ -73,7 +74,7 @@ bool CarrierListener::Open(napi_value self, napi_value options) {
   if (!GetFamily(napi, options, &v6) || !GetText(napi, options, "address", address, sizeof address) ||
       !GetInteger(napi, options, "port", 0, 65535, &port) || !GetInteger(napi, options, "backlog", 0, INT32_MAX, &backlog) ||
       !GetBoolean(napi, options, "ipv6Only", &wanted.v6_only) || !GetInteger(napi, options, "userTimeoutMs", 0, INT32_MAX, &user_timeout) ||
-      !GetFunction(napi, options, "onAccept", &on_accept) || !GetProgram(napi, options, "mute", &mute)) {
+      !GetInteger(napi, options, "tos", 0, 255, &tos) || !GetFunction(napi, options, "onAccept", &on_accept) || !GetProgram(napi, options, "mute", &mute)) {
     return false;
   }
   if (!ParseSocketAddress(v6 ? AF_INET6 : AF_INET, address, static_cast<uint16_t>(port), &wanted.local)) {
@@ -86,6 +87,7 @@ bool CarrierListener::Open(napi_value self, napi_value options) {
   }
   user_timeout_ms_ = static_cast<uint32_t>(user_timeout);
   wanted.reuse_address = true;
+  wanted.tos = static_cast<int>(tos);
   Failure failure;
   fd_ = OpenStream(wanted, &failure);
   if (fd_ < 0) return ThrowSystem(napi, failure.error, failure.syscall);

@@ -10,10 +10,14 @@
 #include <climits>
 #include <cstring>
 
+#include "headers.h"
 #include "layout.h"
 
 namespace faketcp {
 namespace {
+
+/** Where TCP_INFO has tcpi_rcv_wnd, since Linux 6.2; before, tcpi_rcv_ssthresh is at most a little less after the handshake. */
+constexpr size_t kAdvertisedWindow = 232;
 
 bool SetInteger(int fd, int level, int option, int value) { return setsockopt(fd, level, option, &value, sizeof value) == 0; }
 
@@ -33,6 +37,11 @@ const char* Configure(int fd, const StreamSocket& wanted) {
   if (wanted.reuse_address && !SetInteger(fd, SOL_SOCKET, SO_REUSEADDR, 1)) return "setsockopt";
   if (wanted.reuse_port && !SetInteger(fd, SOL_SOCKET, SO_REUSEPORT, 1)) return "setsockopt";
   if (family == AF_INET6 && !SetInteger(fd, IPPROTO_IPV6, IPV6_V6ONLY, wanted.v6_only ? 1 : 0)) return "setsockopt";
+  // What a socket for both families accepts over IPv4 takes the one option over, the rest the other.
+  if (wanted.tos != 0 && !SetInteger(fd, IPPROTO_IP, IP_TOS, wanted.tos)) return "setsockopt";
+  if (wanted.tos != 0 && family == AF_INET6 && !SetInteger(fd, IPPROTO_IPV6, IPV6_TCLASS, wanted.tos)) return "setsockopt";
+  // The kernel would label its handshake with a number of its own that nobody can ask it for, and what follows could not go on with it.
+  if (family == AF_INET6 && !SetInteger(fd, IPPROTO_IPV6, IPV6_AUTOFLOWLABEL, 0)) return "setsockopt";
   if (bind(fd, wanted.local.get(), wanted.local.size) != 0) return "bind";
   // Before connect or listen: the kernel must not acknowledge the first message.
   errno = AttachFilter(fd, wanted.filter);
@@ -46,14 +55,27 @@ bool IsLocal(int fd) {
   if (Names(fd, &local, &remote) != 0) return false;
   int32_t words[4];
   WordsOf(remote, words);
-  const bool mapped = words[0] == 0 && words[1] == 0 && words[2] == 0xffff;
-  if (mapped && (words[3] >> 24 & 0xff) == 127) return true;
+  if (IsMapped(words) && (words[3] >> 24 & 0xff) == 127) return true;
   reinterpret_cast<sockaddr_in*>(&remote.storage)->sin_port = 0;
   const int probe = socket(remote.storage.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
   if (probe < 0) return false;
   const bool bound = bind(probe, remote.get(), remote.size) == 0;
   close(probe);
   return bound;
+}
+
+/** Of what the socket sends, 0 if nobody knows. An IPv6 socket may carry IPv4, whose packets have a TTL of their own. */
+int HopLimit(int fd) {
+  SocketAddress local;
+  SocketAddress remote;
+  if (Names(fd, &local, &remote) != 0) return 0;
+  int32_t words[4];
+  WordsOf(remote, words);
+  const bool v4 = IsMapped(words);
+  int limit = 0;
+  socklen_t size = sizeof limit;
+  const int failed = v4 ? getsockopt(fd, IPPROTO_IP, IP_TTL, &limit, &size) : getsockopt(fd, IPPROTO_IPV6, IPV6_UNICAST_HOPS, &limit, &size);
+  return failed == 0 ? limit : 0;
 }
 
 bool LingerZero(int fd) {
@@ -140,9 +162,14 @@ int Names(int fd, SocketAddress* local, SocketAddress* remote) {
 }
 
 int ReadInfo(int fd, int32_t* out) {
-  tcp_info info{};
-  socklen_t size = sizeof info;
-  if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) != 0) return errno;
+  // Later kernels fill more than the headers here know of.
+  alignas(tcp_info) uint8_t filled[512] = {};
+  socklen_t size = sizeof filled;
+  if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, filled, &size) != 0) return errno;
+  tcp_info info;
+  memcpy(&info, filled, sizeof info);
+  uint32_t window = info.tcpi_rcv_ssthresh;
+  if (size >= kAdvertisedWindow + sizeof window) memcpy(&window, filled + kAdvertisedWindow, sizeof window);
   uint32_t timestamp = 0;
   size = sizeof timestamp;
   if (getsockopt(fd, IPPROTO_TCP, TCP_TIMESTAMP, &timestamp, &size) != 0) return errno;
@@ -160,6 +187,8 @@ int ReadInfo(int fd, int32_t* out) {
   size = sizeof lowest;
   const bool by_hop_limit = getsockopt(fd, IPPROTO_IP, IP_MINTTL, &lowest, &size) == 0 && lowest > 0;
   out[INFO_GUARD] = by_hop_limit ? GUARD_HOP_LIMIT : GUARD_FILTER;
+  out[INFO_HOP_LIMIT] = HopLimit(fd);
+  out[INFO_RECEIVE_WINDOW] = static_cast<int32_t>(window);
   return 0;
 }
 

@@ -20,6 +20,8 @@ struct StreamSocket {
   bool reuse_port;
   /** IPV6_V6ONLY, for AF_INET6. */
   bool v6_only;
+  /** Type of service, or traffic class, of every packet; its two ECN bits are the kernel's. */
+  int tos;
 };
 
 /** A non-blocking stream socket, filtered where the kernel allows it, and bound. -1 with `failure` filled. */

@@ -28,13 +28,13 @@ void PutChecksum(uint8_t* at, uint64_t sum) {
   memcpy(at, &field, 2);
 }
 
-void WriteIpv4(const int32_t* d, uint8_t tos, uint8_t ttl, size_t total, uint8_t* out) {
+void WriteIpv4(const int32_t* d, uint32_t index, uint8_t tos, uint8_t ttl, size_t total, uint8_t* out) {
   memset(out, 0, kIpv4Header);
   out[0] = 0x45;
   out[1] = tos;
   Put16(out + 2, static_cast<uint32_t>(total));
-  // Identification stays 0: the kernel fills it where it must (raw_send_hdrinc). Don't fragment: a fragmented train would be lost to the
-  // receiver, and path MTU discovery needs it.
+  Put16(out + 4, Word(d, D_IP_ID) + index);
+  // Don't fragment: a fragmented train would be lost to the receiver, and path MTU discovery needs it.
   Put16(out + 6, 0x4000);
   out[8] = ttl;
   out[9] = IPPROTO_TCP;
@@ -74,7 +74,7 @@ size_t WriteHeaders(bool v6, const int32_t* d, const Segment& segment, uint8_t* 
   if (v6) {
     WriteIpv6(d, tos, ttl, tcp_length, out);
   } else {
-    WriteIpv4(d, tos, ttl, ip_header + tcp_length, out);
+    WriteIpv4(d, segment.index, tos, ttl, ip_header + tcp_length, out);
   }
 
   uint8_t* tcp = out + ip_header;

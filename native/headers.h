@@ -24,6 +24,8 @@ size_t HeaderBytes(bool v6, const int32_t* descriptor);
 /** One segment, or the consecutive ones that a packet with a GSO size stands for. */
 struct Segment {
   uint32_t seq;
+  /** Segments of its train before it: IPv4 identifications count up, as those of the kernel's own trains do (inet_gso_segment). */
+  uint32_t index;
   const uint8_t* payload;
   size_t length;
   /** PSH and FIN of the descriptor go on the last segment of a train only. */

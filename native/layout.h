@@ -40,7 +40,8 @@ namespace faketcp {
   X(D_SACK_FROM, 22)      \
   X(D_VLAN, 23)           \
   X(D_SACK_TO, 23)        \
-  X(D_WORDS, 24)          \
+  X(D_IP_ID, 24)          \
+  X(D_WORDS, 25)          \
   X(HOP_IFINDEX, 0)       \
   X(HOP_BYTES, 1)         \
   X(HOP_HEADER, 2)        \
@@ -63,7 +64,9 @@ namespace faketcp {
   X(INFO_TIMESTAMP, 7)    \
   X(INFO_RTT_US, 8)       \
   X(INFO_GUARD, 9)        \
-  X(INFO_WORDS, 10)       \
+  X(INFO_HOP_LIMIT, 10)   \
+  X(INFO_RECEIVE_WINDOW, 11) \
+  X(INFO_WORDS, 12)       \
   X(GUARD_FILTER, 0)      \
   X(GUARD_HOP_LIMIT, 1)   \
   X(GUARD_TTL, 2)         \
@@ -91,7 +94,12 @@ namespace faketcp {
   X(CHANGED_NEIGHBOUR, 2) \
   X(CHANGED_ROUTE, 4)     \
   X(CHANGED_ADDRESS, 8)   \
-  X(CHANGED_ALL, 15)
+  X(CHANGED_ALL, 15)      \
+  X(REPORT_KEY, 0)        \
+  X(REPORT_SEQ, 9)        \
+  X(REPORT_MTU, 10)       \
+  X(REPORT_SIZE, 11)      \
+  X(REPORT_WORDS, 12)
 
 #define FAKETCP_CONSTANT(name, value) constexpr int32_t name = value;
 FAKETCP_LAYOUT(FAKETCP_CONSTANT)

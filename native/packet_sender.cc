@@ -43,6 +43,8 @@ class PacketSender final : public Sender {
   /** The packet that is being put together: consecutive segments from `seq` on. */
   struct {
     uint32_t seq;
+    /** Segments of the train before it. */
+    uint32_t index;
     size_t bytes;
     uint32_t segments;
     size_t parts;
@@ -100,7 +102,7 @@ void PacketSender::SendTrain(const int32_t* d, const Bytes* buffers) {
   // With the link header less than the devices' gso_max_size (65 536 unless somebody changed it): the kernel would cut it up before the device
   // (gso_features_check), and hand over every segment by itself.
   const size_t room = kMaxPacket - LinkHeaderBytes(hops_ + d[D_HOP] * HOP_WORDS) - HeaderBytes(!IsMapped(d + KEY_REMOTE), d);
-  packet_ = {Word(d, D_SEQ), 0, 0, 0};
+  packet_ = {Word(d, D_SEQ), 0, 0, 0, 0};
   if (length == 0) {
     if (skip == 0) Finish(d, true);
     return;
@@ -113,6 +115,7 @@ void PacketSender::SendTrain(const int32_t* d, const Bytes* buffers) {
       if (skip > 0) {
         skip--;
         packet_.seq += static_cast<uint32_t>(bytes);
+        packet_.index++;
         continue;
       }
       // Only the last segment of a packet may be shorter than its GSO size.
@@ -148,7 +151,7 @@ void PacketSender::Finish(const int32_t* d, bool last) {
   uint8_t* const header = headers_[i];
   uint8_t* const frame = header + sizeof(VirtioNetHeader);
   memcpy(frame, hop + HOP_HEADER, link);
-  const size_t bytes = WriteHeaders(v6, d, {packet_.seq, nullptr, packet_.bytes, last, true}, frame + link);
+  const size_t bytes = WriteHeaders(v6, d, {packet_.seq, packet_.index, nullptr, packet_.bytes, last, true}, frame + link);
 
   VirtioNetHeader virtio{};
   virtio.flags = VirtioNetHeader::kNeedsChecksum;
@@ -169,7 +172,7 @@ void PacketSender::Finish(const int32_t* d, bool last) {
   vectors_[i][0] = {header, sizeof virtio + link + bytes};
   message(i) = {&to, sizeof to, vectors_[i], 1 + packet_.parts, nullptr, 0, 0};
   const uint32_t segments = packet_.segments > 0 ? packet_.segments : 1;
-  packet_ = {packet_.seq + static_cast<uint32_t>(packet_.bytes), 0, 0, 0};
+  packet_ = {packet_.seq + static_cast<uint32_t>(packet_.bytes), packet_.index + segments, 0, 0, 0};
   Queue(segments);
 }
 

@@ -1,6 +1,7 @@
 // Packet bytes -> descriptor; see parse.h.
 #include "parse.h"
 
+#include "bytes.h"
 #include "checksum.h"
 
 namespace faketcp {
@@ -13,21 +14,6 @@ constexpr size_t kTcpHeader = 20;
 constexpr int kMaxExtensionHeaders = 8;
 /** RFC 7323, 2.3: a larger shift is to be taken as 14. */
 constexpr uint32_t kMaxWindowScale = 14;
-
-uint32_t Read16(const uint8_t* at) { return static_cast<uint32_t>(at[0]) << 8 | at[1]; }
-uint32_t Read32(const uint8_t* at) { return Read16(at) << 16 | Read16(at + 2); }
-
-void ReadIpv4Address(const uint8_t* at, uint32_t words[4]) {
-  words[0] = words[1] = 0;
-  words[2] = 0xffff;
-  words[3] = Read32(at);
-}
-
-void ReadIpv6Address(const uint8_t* at, uint32_t words[4]) {
-  for (int i = 0; i < 4; i++) words[i] = Read32(at + 4 * i);
-}
-
-bool IsMapped(const uint32_t words[4]) { return words[0] == 0 && words[1] == 0 && words[2] == 0xffff; }
 
 struct Options {
   uint32_t flags = 0;

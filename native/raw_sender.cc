@@ -54,9 +54,10 @@ bool RawSender::CheckDescriptor(const int32_t* d, size_t index, size_t* headers)
 void RawSender::SendTrain(const int32_t* d, const Bytes* buffers) {
   int32_t skip = d[D_SKIP];
   uint32_t seq = Word(d, D_SEQ);
+  uint32_t index = 0;
   const int32_t length = d[D_LENGTH];
   if (length == 0) {
-    if (skip == 0) Append(d, {seq, nullptr, 0, true, false});
+    if (skip == 0) Append(d, {seq, 0, nullptr, 0, true, false});
     return;
   }
   const size_t size = static_cast<size_t>(d[D_SEGMENT]);
@@ -68,10 +69,11 @@ void RawSender::SendTrain(const int32_t* d, const Bytes* buffers) {
       if (skip > 0) {
         skip--;
       } else {
-        Append(d, {seq, buffer.data + at, bytes, i == length - 1 && bytes == left, false});
+        Append(d, {seq, index, buffer.data + at, bytes, i == length - 1 && bytes == left, false});
         if (failed()) return;
       }
       seq += static_cast<uint32_t>(bytes);
+      index++;
     }
   }
 }

@@ -13,8 +13,8 @@ const LISTENER = listenerProgram()
 const MUTE = muteProgram()
 
 /** A bound carrier that has not dialled yet: its port is known, so that the capture can be told before the SYN leaves. */
-export function openCarrier(binding: Binding, family: 4 | 6, localAddress: string, localPort: number): NativeCarrier {
-  return new binding.Carrier({ family, localAddress, localPort, filter: DIALLER, mute: MUTE, userTimeoutMs: USER_TIMEOUT_MS })
+export function openCarrier(binding: Binding, family: 4 | 6, localAddress: string, localPort: number, tos: number): NativeCarrier {
+  return new binding.Carrier({ family, localAddress, localPort, tos, filter: DIALLER, mute: MUTE, userTimeoutMs: USER_TIMEOUT_MS })
 }
 
 export interface CarrierListenerSettings {
@@ -24,6 +24,8 @@ export interface CarrierListenerSettings {
   readonly ipv6Only: boolean
   /** Handshakes that wait to be accepted; the kernel caps it at net.core.somaxconn. */
   readonly backlog: number
+  /** Type of service or traffic class, 0 to 255. */
+  readonly tos: number
   /** Of how many listeners on the port this is one; undefined: the only one. */
   readonly shards: number | undefined
 }

@@ -88,8 +88,10 @@ export class EngineAcceptor implements Acceptor {
       if (target.shard !== undefined) inUse = `its shard ${target.shard.index} is there already`
       this.#shard?.open(binding, (carriers, errno) => this.#onHandedOver(carriers, errno))
       if (target.shard !== undefined) inUse = SHARED_PORT
-      listener = listenCarriers(binding, { ...target, family, backlog: BACKLOG, shards: target.shard?.count }, (carriers, errno) =>
-        this.#onAccept(carriers, errno),
+      listener = listenCarriers(
+        binding,
+        { ...target, family, backlog: BACKLOG, tos: target.flow.dscp << 2, shards: target.shard?.count },
+        (carriers, errno) => this.#onAccept(carriers, errno),
       )
       if (target.port === 0) openCaptures(listener.localPort)
     } catch (error) {

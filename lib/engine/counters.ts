@@ -16,6 +16,7 @@ export class EngineCounters {
   window = 0
   ack = 0
   timestamp = 0
+  pathMtu = 0
   reset = 0
   syn = 0
   late = 0
@@ -47,7 +48,7 @@ export class EngineStats implements CaptureStats {
     return this.#captures.reduce((sum, capture) => sum + capture.receiveBufferBytes, 0)
   }
   get rejected(): Rejected {
-    const { window, ack, timestamp, reset, syn, late, orphan } = this.#counters
+    const { window, ack, timestamp, pathMtu, reset, syn, late, orphan } = this.#counters
     return {
       truncated: this.#sum(REJECT_TRUNCATED),
       header: this.#sum(REJECT_HEADER),
@@ -57,6 +58,7 @@ export class EngineStats implements CaptureStats {
       window,
       ack,
       timestamp,
+      pathMtu,
       reset,
       syn,
       late,

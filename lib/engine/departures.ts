@@ -28,7 +28,10 @@ export class Departures {
       this.#flow.refuse(parts.agreement.refusal)
       return
     }
-    if (!parts.queue.empty) parts.queue.fill(outbox, now, this.#room)
+    if (!parts.queue.empty) {
+      parts.queue.fill(outbox, now, this.#room)
+      if (parts.queue.holdDue !== NEVER) this.#flow.schedule(parts.queue.holdDue)
+    }
     if (parts.framing?.talks) this.#fillFrames(parts.framing, outbox, now)
     if (parts.farewell.finNow && parts.queue.empty && !this.#windowClosed && this.#room(outbox)) {
       parts.farewell.fill(outbox, now, parts.framing?.closeFrame())

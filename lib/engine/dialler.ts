@@ -98,7 +98,7 @@ export class Dialler {
       const local = this.#localAddress(target, key)
       this.#engine.capture(family, this.#filter())
       this.#engine.prepareToSend(family)
-      const made = this.#bind(family, local, target.localPort)
+      const made = this.#bind(family, local, target)
       carrier = made
       const port = made.localPort
       key[KEY_PORTS] = (target.port << 16) | port
@@ -167,9 +167,9 @@ export class Dialler {
     return zone < 0 || !isLinkLocal(key, KEY_LOCAL) ? text : text + target.address.slice(zone)
   }
 
-  #bind(family: 4 | 6, address: string, port: number): NativeCarrier {
+  #bind(family: 4 | 6, address: string, { localPort: port, flow }: DialTarget): NativeCarrier {
     try {
-      return openCarrier(this.#binding, family, address, port)
+      return openCarrier(this.#binding, family, address, port, flow.dscp << 2)
     } catch (error) {
       throw fromNative(error, port === 0 ? { address } : { address, port })
     }

@@ -1,6 +1,6 @@
 // The engine: captures and outboxes of one set of ports, and the flows on it. It hands each captured train to its flow, keeps orphans, runs one
 // timer for all deadlines and sends what flows have to say. Dialling and accepting stand on it (dialler.ts, acceptor.ts).
-import { formatAddress, isMapped } from '../address.ts'
+import { formatAddress, isLinkLocal, isMapped } from '../address.ts'
 import { isKnownToKernel } from '../carrier/known.ts'
 import { FakeTcpError, guarded } from '../errors.ts'
 import { DeadlineHeap } from '../flow/deadlines.ts'
@@ -8,9 +8,10 @@ import { F_OPENED_MS } from '../flow/layout.ts'
 import { EXISTS, type FlowTable, FULL } from '../flow/table.ts'
 import { type Capture, type CaptureFilter, type CaptureMode, openCapture } from '../link/capture.ts'
 import type { Path } from '../link/next-hops.ts'
+import { watchPathReports } from '../link/path-reports.ts'
 import type { LinkMode } from '../link/sender.ts'
 import type { Binding, NativeCarrier } from '../native/binding.ts'
-import { D_ACK, D_FLAGS, D_KEY, D_SEQ, D_WORDS, KEY_LOCAL, KEY_WORDS, RST } from '../native/layout.ts'
+import { D_ACK, D_FLAGS, D_KEY, D_SEQ, D_WORDS, KEY_LOCAL, KEY_REMOTE, KEY_WORDS, REPORT_KEY, RST } from '../native/layout.ts'
 import { type Clock, systemClock } from './clock.ts'
 import { EngineCounters, EngineStats } from './counters.ts'
 import { Flow, type FlowHost } from './flow.ts'
@@ -70,6 +71,8 @@ export class Engine implements FlowHost {
   readonly #flows: Array<Flow | undefined> = []
   #flowCount = 0
   readonly #links: Links
+  /** Ends hearing of path MTUs, by family. */
+  readonly #unwatch = new Map<4 | 6, () => void>()
   readonly #deadlines = new DeadlineHeap<Flow>()
   #armed = Number.POSITIVE_INFINITY
   #disarm: () => void = () => {}
@@ -200,6 +203,7 @@ export class Engine implements FlowHost {
     if (running.size === 0) process.off('exit', onExit)
     this.#disarm()
     this.#links.close()
+    for (const stop of this.#unwatch.values()) stop()
     for (const capture of this.captures) capture.close()
   }
 
@@ -403,9 +407,22 @@ export class Engine implements FlowHost {
     if (this.#links.unsettled) this.#flushSoon()
   }
 
-  /** Opens the senders of a family now, so that a missing capability is told before the handshake. */
+  /** Opens the senders of a family now, and listens for reports about what they send, so that a missing capability is told before the handshake. */
   prepareToSend(family: 4 | 6): void {
     this.#links.prepare(family)
+    if (this.#unwatch.has(family)) return
+    const stop = watchPathReports(this.#binding, family, (report, at) => this.find(report, at + REPORT_KEY)?.pathReported(report, at))
+    this.#unwatch.set(family, stop)
+  }
+
+  pathMtu(key: Int32Array, at: number, ifindex: number): number {
+    const address = formatAddress(key, at + KEY_REMOTE)
+    const zone = isLinkLocal(key, at + KEY_REMOTE) ? `%${ifindex}` : ''
+    try {
+      return this.#binding.sourceAddress(address + zone, new Int32Array(4))
+    } catch {
+      return 0 // no route
+    }
   }
 
   openPath(key: Int32Array, at: number, ifindex: number): Path | string {

@@ -13,4 +13,6 @@ export interface FlowOptions {
   readonly framing: FramingMode
   /** How long a message may wait for those before it, with framing 'counted'. 0: it does not. */
   readonly reorderWindowMs: number
+  /** Differentiated services code point of every packet, 0 to 63. */
+  readonly dscp: number
 }

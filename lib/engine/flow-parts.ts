@@ -1,10 +1,12 @@
 // What one flow is made of: its slot, its state, and the parts that number, queue, greet, take leave and watch. The flow owns it; what arrives
 // (arrivals.ts) and what leaves (departures.ts) work on it.
+import { isMapped } from '../address.ts'
 import { rethrowLater } from '../errors.ts'
-import { F_BYTES_IN, F_MESSAGES_IN, FLAG_STRICT, S_DIALECT, S_FLAGS, S_MAX_MESSAGE } from '../flow/layout.ts'
+import { F_BYTES_IN, F_MESSAGES_IN, FLAG_STRICT, S_DIALECT, S_FLAGS, S_KEY, S_MAX_MESSAGE } from '../flow/layout.ts'
 import type { FlowTable } from '../flow/table.ts'
 import type { CaptureMode } from '../link/capture.ts'
-import type { ChannelSink } from '../transport.ts'
+import { KEY_REMOTE } from '../native/layout.ts'
+import type { ChannelSink, Family } from '../transport.ts'
 import { DIALECT_TCP, DIALECT_TCPRAW, type Dialect } from '../wire/dialect.ts'
 import { FRAME_HEADER } from '../wire/frames.ts'
 import type { Role } from '../wire/hello.ts'
@@ -17,10 +19,10 @@ import type { Handshake } from './handshake.ts'
 import { HelloExchange } from './hello-exchange.ts'
 import { LinkChoice } from './link-choice.ts'
 import { Liveness } from './liveness.ts'
-import type { TrainOwner } from './outbox.ts'
+import { PathMtu } from './path-mtu.ts'
 import { Progress } from './progress.ts'
 import { Segments } from './segments.ts'
-import { SendQueue } from './send-queue.ts'
+import { type QueueOwner, SendQueue } from './send-queue.ts'
 import { Slot } from './slot.ts'
 
 export type State =
@@ -85,6 +87,7 @@ export class FlowParts {
   readonly host: Surroundings
   readonly settings: FlowSettings
   readonly slot: Slot
+  readonly family: Family
   /** By which link its segments leave. */
   readonly link = new LinkChoice()
   readonly segments: Segments
@@ -97,6 +100,7 @@ export class FlowParts {
   readonly agreement: Agreement
   /** With framing 'counted' only. */
   readonly framing: Framing | undefined
+  readonly pathMtu: PathMtu
   state: State = { is: 'opening', seen: false }
   /** Open, numbers known: the ordinary case for everything that arrives. */
   flowing = false
@@ -104,12 +108,14 @@ export class FlowParts {
   learning = false
   sink: ChannelSink | undefined
 
-  constructor(host: Surroundings, slot: number, settings: FlowSettings, trains: TrainOwner) {
+  constructor(host: Surroundings, slot: number, settings: FlowSettings, messages: QueueOwner) {
     this.host = host
     this.settings = settings
     this.slot = new Slot(host.table, slot)
     this.segments = new Segments(this.slot, this.link)
-    this.queue = new SendQueue(this.slot, this.segments, trains)
+    this.queue = new SendQueue(this.slot, this.segments, messages)
+    this.family = isMapped(this.slot.words, this.slot.base + S_KEY + KEY_REMOTE) ? 'IPv4' : 'IPv6'
+    this.pathMtu = new PathMtu(this.slot, this.link, this.family)
     this.hello = new HelloExchange(settings.role, settings.dialect === 'native')
     this.farewell = new Farewell(this.slot, this.segments)
     this.liveness = new Liveness(this.slot, this.link, settings.options)

@@ -8,6 +8,7 @@ import {
   F_MESSAGES_IN,
   F_MESSAGES_OUT,
   S_DIALECT,
+  S_PATH_MTU,
   S_SET_BACKS,
 } from '../flow/layout.ts'
 import type { CaptureMode } from '../link/capture.ts'
@@ -64,6 +65,9 @@ export class FlowStats implements ConnStats {
   }
   get setBacks(): number {
     return this.#at.words[this.#at.base + S_SET_BACKS]
+  }
+  get pathMtu(): number {
+    return this.#at.words[this.#at.base + S_PATH_MTU]
   }
   get kernelDrops(): number {
     return this.#captures.kernelDrops

@@ -1,7 +1,7 @@
 // One flow: its life from the handshake to the end of time wait, and what its stream asks of it. What arrives and what leaves are dealt with by
 // arrivals.ts and departures.ts; sockets, timers and the list of flows belong to the engine (FlowHost).
-import { formatAddress, isMapped } from '../address.ts'
-import { ECONNRESET, guarded, systemError } from '../errors.ts'
+import { formatAddress } from '../address.ts'
+import { ECONNRESET, EMSGSIZE, guarded, systemError } from '../errors.ts'
 import type { Deadline } from '../flow/deadlines.ts'
 import {
   CLOSING,
@@ -12,6 +12,7 @@ import {
   S_DIALECT,
   S_KEY,
   S_MAX_MESSAGE,
+  S_PATH_MTU,
   S_SND_MAX,
   S_SND_NXT,
   S_STATE,
@@ -34,7 +35,8 @@ import { type FlowLife, FlowParts, type FlowSettings, type Surroundings } from '
 import { FlowStats } from './flow-stats.ts'
 import { type Handshake, headerBytes, takeAgreement, takeNumbers } from './handshake.ts'
 import type { LinkChoice } from './link-choice.ts'
-import type { Outbox, TrainOwner } from './outbox.ts'
+import type { Outbox } from './outbox.ts'
+import type { QueueOwner } from './send-queue.ts'
 import type { Slot } from './slot.ts'
 import { TIME_WAIT_MS } from './time-wait.ts'
 
@@ -47,6 +49,8 @@ export interface FlowHost extends Surroundings {
   readonly stats: CaptureStats
   /** Whether an interface leaves segments as they come, or tells the sizes of what it merged. */
   keepsSizes(ifindex: number): boolean
+  /** The kernel's MTU towards the remote address of a key, 0 if it has none. One system call or more. */
+  pathMtu(key: Int32Array, at: number, ifindex: number): number
   /** The path between the addresses of a key, or the reason why this engine's flows do without. */
   openPath(key: Int32Array, at: number, ifindex: number): Path | string
   /** The flow has something to send: `fill` is called soon. */
@@ -64,8 +68,7 @@ export interface FlowHost extends Surroundings {
   unhold(): void
 }
 
-export class Flow implements Channel, Deadline, TrainOwner, FlowLife {
-  readonly family: Family
+export class Flow implements Channel, Deadline, QueueOwner, FlowLife {
   readonly stats: FlowStats
   /** Deadline: kept by the engine's heap. */
   dueMs = NEVER
@@ -89,8 +92,7 @@ export class Flow implements Channel, Deadline, TrainOwner, FlowLife {
     this.#arrivals = new Arrivals(this.#parts, this)
     this.#departures = new Departures(this.#parts, this)
     this.#carrier = carrier
-    const { words, base, floats, floatBase } = this.slot
-    this.family = isMapped(words, base + S_KEY + KEY_REMOTE) ? 'IPv4' : 'IPv6'
+    const { floats, floatBase } = this.slot
     this.stats = new FlowStats(this.slot, host.clock, settings.capture, this.link, host.stats, this.#parts.framing?.stats)
     floats[floatBase + F_LAST_HEARD_MS] = host.clock.now()
     host.hold()
@@ -98,6 +100,10 @@ export class Flow implements Channel, Deadline, TrainOwner, FlowLife {
 
   get slot(): Slot {
     return this.#parts.slot
+  }
+
+  get family(): Family {
+    return this.#parts.family
   }
 
   get link(): LinkChoice {
@@ -239,8 +245,10 @@ export class Flow implements Channel, Deadline, TrainOwner, FlowLife {
    */
   open(numbers: boolean): void {
     const now = this.#host.clock.now()
-    const { timestamps, sack, guard } = takeAgreement(this.slot, this.#carrier, { family: this.family, peerMss: this.#peerMss, now })
+    const { dscp } = this.#parts.settings.options
+    const { timestamps, sack, guard } = takeAgreement(this.slot, this.#carrier, { family: this.family, peerMss: this.#peerMss, dscp, now })
     this.#parts.segments.timestamps = timestamps ? HAS_TIMESTAMPS : 0
+    this.#parts.pathMtu.open(headerBytes(this.family, timestamps))
     this.stats.guard = guard
     this.slot.words[this.slot.base + S_STATE] = OPEN
     this.#parts.state = { is: 'open' }
@@ -270,7 +278,7 @@ export class Flow implements Channel, Deadline, TrainOwner, FlowLife {
     const { words, base } = this.slot
     const path = this.#host.openPath(words, base + S_KEY, this.#parts.segments.ifindex)
     if (typeof path === 'string') this.#parts.link.refuse(path)
-    else this.#parts.link.take(path, headerBytes(this.family, this.#parts.segments.timestamps !== 0) + words[base + S_MAX_MESSAGE])
+    else this.#parts.link.take(path)
   }
 
   /** While a framed flow waits for the peer's hello: what becomes of it if none comes. */
@@ -319,9 +327,47 @@ export class Flow implements Channel, Deadline, TrainOwner, FlowLife {
   }
 
   segmentRefused(errno: number, size: number): void {
-    const drop: Drop = { reason: 'send-refused', size, code: systemError(errno, 'sendmmsg').code }
+    if (errno === EMSGSIZE && !this.#parts.pathMtu.exceededBy(size)) this.#narrow(this.#kernelsPathMtu)
+    const max = this.maxMessageSize
+    const tooLong = errno === EMSGSIZE && size > max
+    this.#tellDrop(
+      tooLong ? { reason: 'message-size', size, max } : { reason: 'send-refused', size, code: systemError(errno, 'sendmmsg').code },
+    )
+  }
+
+  /** @internal */
+  outgrown(drop: Drop): void {
+    process.nextTick(() => this.#tellDrop(drop))
+  }
+
+  #tellDrop(drop: Drop): void {
     this.countDrop(drop)
     guarded(() => this.#parts.sink?.onDrop(drop))
+  }
+
+  // Path MTU
+
+  /** @internal For the engine: an ICMP message about a packet of this flow; anybody may have sent it. */
+  pathReported(report: Int32Array, at: number): void {
+    if (!this.#parts.flowing) return
+    const verdict = this.#parts.pathMtu.reported(report, at)
+    if (verdict === 'refused') this.#host.counters.pathMtu++
+    else if (verdict === 'smaller') this.#tellMtu()
+  }
+
+  get #kernelsPathMtu(): number {
+    return this.#host.pathMtu(this.slot.words, this.slot.base + S_KEY, this.#parts.segments.ifindex)
+  }
+
+  /** @param mtu of a route or device of this host, 0 for one that nobody knows */
+  #narrow(mtu: number): void {
+    if (mtu > 0 && this.#parts.pathMtu.lower(mtu)) this.#tellMtu()
+  }
+
+  #tellMtu(): void {
+    const { maxMessageSize } = this
+    const pathMtu = this.slot.words[this.slot.base + S_PATH_MTU]
+    guarded(() => this.#parts.sink?.onMtu({ maxMessageSize, pathMtu }))
   }
 
   // What its halves ask for (FlowLife)
@@ -387,7 +433,7 @@ export class Flow implements Channel, Deadline, TrainOwner, FlowLife {
     if (this.#parts.framing?.talks) this.mark()
     if (this.#parts.state.is !== 'open') return this.#nextDue() // what was delivered may have ended it
     if (now >= this.#parts.queue.holdDue) {
-      this.#parts.queue.unhold()
+      this.#parts.queue.holdNoLonger()
       if (!this.#parts.queue.empty) this.mark()
     }
     this.#onEndingDue(now)
@@ -433,6 +479,9 @@ export class Flow implements Channel, Deadline, TrainOwner, FlowLife {
   /** The path has changed. */
   pathChanged(): void {
     if (this.#parts.liveness.waitsForAddress) this.reschedule()
+    const { path } = this.link
+    // Without a hop it may not be the way that packets take.
+    if (this.#parts.flowing && path !== undefined && path.hop >= 0) this.#narrow(path.mtu)
   }
 
   #nextDue(): number {

@@ -6,7 +6,7 @@ export class LinkChoice {
   #path: Path | undefined
   #why: string | undefined = 'not open yet'
   /** Bytes of the longest IP packet that the flow sends. */
-  #longest = 0
+  longest = 0
   /** The peer captures by AF_PACKET, as it has told. */
   peerSplitsTrains = false
 
@@ -14,10 +14,9 @@ export class LinkChoice {
     return this.#path
   }
 
-  /** The handshake is complete. @param longest bytes of the flow's longest IP packet */
-  take(path: Path, longest: number): void {
+  /** The handshake is complete. */
+  take(path: Path): void {
     this.#path = path
-    this.#longest = longest
   }
 
   /** There will be no path: the flow sends by raw socket, for this reason. */
@@ -32,7 +31,7 @@ export class LinkChoice {
     // On the same host IP itself takes a packet with no route attached for a martian (ip_route_input_slow): only AF_PACKET sees it arrive.
     if (path.local && !this.peerSplitsTrains) return -1
     // The device would take what is too long for it; a raw socket says EMSGSIZE.
-    if (path.mtu > 0 && path.mtu < this.#longest) return -1
+    if (path.mtu > 0 && path.mtu < this.longest) return -1
     return path.hop
   }
 
@@ -42,7 +41,7 @@ export class LinkChoice {
     if (path === undefined) return this.#why
     if (path.hop < 0) return path.why
     if (path.local && !this.peerSplitsTrains) return 'the peer is on this host and does not capture by AF_PACKET'
-    if (path.mtu > 0 && path.mtu < this.#longest) return `the MTU of the interface is ${path.mtu} now, the longest packet ${this.#longest}`
+    if (path.mtu > 0 && path.mtu < this.longest) return `the MTU of the interface is ${path.mtu} now, the longest packet ${this.longest}`
     return undefined
   }
 

@@ -1,10 +1,12 @@
 // The messages that a flow's stream has handed over, on their way into the outbox: cut into trains, numbered, held back where they must be.
 import { guarded } from '../errors.ts'
-import { F_BYTES_OUT, F_MESSAGES_OUT, S_SET_BACKS, S_SND_NXT, S_SND_UNA } from '../flow/layout.ts'
+import { F_BYTES_OUT, F_MESSAGES_OUT, S_DIALECT, S_MAX_MESSAGE, S_SET_BACKS, S_SND_NXT, S_SND_UNA, S_SND_WND } from '../flow/layout.ts'
+import { distance } from '../flow/serial.ts'
 import { view } from '../message-arena.ts'
 import { ACK, PSH } from '../native/layout.ts'
-import type { Outgoing } from '../transport.ts'
-import { leavesWindow, nextSequence, trainLimit } from '../wire/rules.ts'
+import type { Drop, Outgoing } from '../transport.ts'
+import { DIALECT_NATIVE } from '../wire/dialect.ts'
+import { leavesWindow, nextSequence, trainLimit, windowLeft } from '../wire/rules.ts'
 import { roomToSend } from '../wire/stream-rules.ts'
 import { EARLY_BYTES } from './orphans.ts'
 import type { Outbox, TrainOwner } from './outbox.ts'
@@ -13,17 +15,25 @@ import type { Slot } from './slot.ts'
 
 /** Until the first acknowledgement the peer's application may not have accepted yet and keeps `EARLY_BYTES`; then data is sent anyway. */
 const HOLD_MS = 1000
+/** How long an acknowledgement that widens the window is waited for. TCP_RTO_MIN: then the kernel itself would use old numbers again. */
+const STALLED_MS = 200
 /** More segments in one train overrun the rings of veth devices and backlogs. */
 const TRAIN_SEGMENTS = 64
 /** An IP packet has 65 535 bytes, headers and options included. */
 const TRAIN_BYTES = 65000
+
+/** Whoever's messages these are. */
+export interface QueueOwner extends TrainOwner {
+  /** Messages were dropped that no longer fit. Called while the outbox is being filled. */
+  outgrown(drop: Drop): void
+}
 
 const NOTHING: readonly Outgoing[] = []
 
 export class SendQueue {
   readonly #slot: Slot
   readonly #segments: Segments
-  readonly #owner: TrainOwner
+  readonly #owner: QueueOwner
   /** Set once the peer is known to split trains: until then every message is a train of one, with PSH. */
   trains = false
   /** The peer is a real TCP: the window is never left, and for a window that is too small a message is cut. */
@@ -40,8 +50,14 @@ export class SendQueue {
   #done: (() => void) | undefined
   #holding = true
   #sentBytes = 0
+  /** The widest window that was waited at, the acknowledgement then, and whether so much was acknowledged since and it has not grown. */
+  #waitedAt = 0
+  #waitedUna = 0
+  #grown = false
+  /** The acknowledgement after which none came in time. */
+  #stalledAt: number | undefined
 
-  constructor(slot: Slot, segments: Segments, owner: TrainOwner) {
+  constructor(slot: Slot, segments: Segments, owner: QueueOwner) {
     this.#slot = slot
     this.#segments = segments
     this.#owner = owner
@@ -64,10 +80,37 @@ export class SendQueue {
     this.holdDue = now + HOLD_MS
   }
 
-  /** The peer has acknowledged something, or time is up. */
+  /** The peer has acknowledged something. */
   unhold(): void {
     this.#holding = false
     this.holdDue = Number.POSITIVE_INFINITY
+  }
+
+  /** Time is up. */
+  holdNoLonger(): void {
+    this.#stalledAt = this.#slot.words[this.#slot.base + S_SND_UNA]
+    this.unhold()
+  }
+
+  /**
+   * A window of this library grows with what it takes in until it is at its widest, which takes a few round trips. Meanwhile it is not left:
+   * setting back would be seen, and soon there will be room.
+   */
+  #windowGrows(): boolean {
+    const { words: w, base: b } = this.#slot
+    const una = w[b + S_SND_UNA]
+    if (w[b + S_SND_WND] > this.#waitedAt) this.#grown = false
+    else if (distance(una, this.#waitedUna) >= this.#waitedAt) this.#grown = true
+    return !this.#grown && w[b + S_DIALECT] === DIALECT_NATIVE && this.#stalledAt !== una
+  }
+
+  /** Until there is an acknowledgement; each tells of a wider window, or of room in the old one. */
+  #wait(now: number): void {
+    const { words: w, base: b } = this.#slot
+    this.holdDue = now + STALLED_MS
+    if (w[b + S_SND_WND] <= this.#waitedAt) return
+    this.#waitedAt = w[b + S_SND_WND]
+    this.#waitedUna = w[b + S_SND_UNA]
   }
 
   /** @param room false when the outbox takes nothing now; the flow has then arranged to be called again */
@@ -77,19 +120,28 @@ export class SendQueue {
     while (this.#next < messages.length && room(outbox)) {
       const first = messages[this.#next]
       const segment = first.segmentSize ?? first.length
+      if (segment > w[b + S_MAX_MESSAGE]) {
+        this.#drop(first, segment, w[b + S_MAX_MESSAGE])
+        continue
+      }
       const whole = first.segmentSize === undefined && !this.stream
-      const limit = this.trains ? Math.min(TRAIN_BYTES, trainLimit(w, b)) : 0
+      const grows = this.#windowGrows()
+      const limit = this.trains ? Math.min(TRAIN_BYTES, grows ? windowLeft(w, b) : trainLimit(w, b)) : 0
       const bytes = whole ? this.#messagesWithin(limit) : this.#runWithin(segment, limit)
       // What the peer acknowledges next makes room.
       if (bytes === 0) return
       // An acknowledgement or holdDue goes on.
       if (this.#holding && (this.#sentBytes + bytes > EARLY_BYTES || leavesWindow(w, b, bytes))) return
+      if (grows && leavesWindow(w, b, bytes)) {
+        this.#wait(now)
+        return
+      }
       this.#sentBytes += bytes
       const before = w[b + S_SND_NXT]
       const seq = nextSequence(w, b, bytes)
       if (seq !== before) w[b + S_SET_BACKS]++
       const count = bytes > segment ? Math.ceil(bytes / segment) : 1
-      this.#segments.write(outbox.words, outbox.open(this.#owner, count, segment), ACK | PSH, seq, now)
+      this.#segments.write(outbox.words, outbox.open(this.#owner, count, segment), ACK | PSH, seq, now, count)
       if (whole) for (let i = 0; i < count; i++) outbox.add(messages[this.#next++])
       else {
         const end = this.#offset + bytes
@@ -103,6 +155,23 @@ export class SendQueue {
       this.#inOutbox++
       floats[f + F_MESSAGES_OUT] += count
       floats[f + F_BYTES_OUT] += bytes - count * this.header
+    }
+  }
+
+  /** The path has become too narrow for a message, or for what is left of a run, since it was written. */
+  #drop(message: Outgoing, size: number, max: number): void {
+    const bytes = message.length - this.#offset
+    this.#next++
+    this.#offset = 0
+    this.#owner.outgrown(
+      bytes > size ? { reason: 'message-size', size, max, count: Math.ceil(bytes / size) } : { reason: 'message-size', size, max },
+    )
+    // The flow is being filled: who may come back here is told later.
+    const done = this.#done
+    if (this.empty && this.#inOutbox === 0) {
+      process.nextTick(() => {
+        if (this.#done === done) this.#settle()
+      })
     }
   }
 

@@ -49,7 +49,7 @@
 /** `FTFL`. */
 export const MAGIC = 0x4654464c
 /** Raised with every change of this file that an attached thread could notice. */
-export const LAYOUT_VERSION = 2
+export const LAYOUT_VERSION = 3
 
 export const H_MAGIC = 0
 export const H_LAYOUT_VERSION = 1
@@ -120,9 +120,9 @@ export const S_SND_WND = 16
 export const S_RCV_NXT = 17
 /** The acknowledgement last sent. */
 export const S_RCV_ACKED = 18
-/** The window we advertise, in bytes, scaled. */
+/** How far from the highest we accept, in bytes: the largest window that we advertise. */
 export const S_RCV_WND = 19
-/** The same as it stands in the header. */
+/** The window that we advertise now, as it stands in the header. */
 export const S_RCV_WINDOW_FIELD = 20
 /** Shift of the peer's window field. */
 export const S_SND_SCALE = 21
@@ -156,8 +156,14 @@ export const S_ACK_FLOOR_NEXT = 53
 /** The same for echoed timestamps. */
 export const S_ECHO_FLOOR = 54
 export const S_ECHO_FLOOR_NEXT = 55
+/** IPv4 identification of the next segment, 16 bits. */
+export const S_IP_ID = 56
+/** What D_TTL of native/layout.ts wants: TOS or traffic class, and TTL or hop limit. */
+export const S_TOS_TTL = 57
+/** Bytes of the longest IP packet that the path is known to take. */
+export const S_PATH_MTU = 58
 // Word 31 and from S_SPARE to the end are free for later. All are 0 in a new flow.
-export const S_SPARE = 56
+export const S_SPARE = 59
 
 /** Bits of S_FLAGS: the handshake negotiated timestamps (RFC 7323). */
 export const FLAG_TIMESTAMPS = 1

@@ -17,6 +17,7 @@ export interface Binding {
   readonly OwnedChild: new (
     pid: number,
   ) => NativeOwnedChild
+  readonly PathReports: new (options: PathReportsOptions) => NativePathReports
   /** Writes the four words of the source address that the host would use towards `address` (`getsockname` of a connected datagram socket)
    * into `out`, and returns the path MTU known for it (IP_MTU), or 0. With the destination local, source and destination are equal. */
   sourceAddress(address: string, out: Int32Array): number
@@ -109,6 +110,8 @@ export interface CarrierOptions {
   readonly mute: Uint8Array
   /** TCP_USER_TIMEOUT. */
   readonly userTimeoutMs: number
+  /** Type of service or traffic class, 0 to 255, of every packet of the socket. */
+  readonly tos: number
 }
 
 export interface NativeCarrier {
@@ -153,6 +156,8 @@ export interface CarrierListenerOptions {
   readonly filter: Uint8Array
   readonly mute: Uint8Array
   readonly userTimeoutMs: number
+  /** As for a carrier; the accepted ones have it too. */
+  readonly tos: number
   /** Given, the socket shares its port with others of one user (SO_REUSEPORT), and the program picks one of them for a handshake (SO_ATTACH_REUSEPORT_CBPF). */
   readonly steering?: Uint8Array | undefined
   /** Up to 64 accepted and muted carriers, in order. With a negative `errno` (EMFILE, ENOBUFS, ...) accepting has stopped until `resume()`. */
@@ -212,5 +217,21 @@ export interface NativeRouteSocket {
   /** @param out `LINK_WORDS` words */
   link(ifindex: number, out: Int32Array): number
   /** Idempotent. `onChange` is never called afterwards. */
+  close(): void
+}
+
+export interface PathReportsOptions {
+  readonly family: 4 | 6
+  /** Attached to the ICMP raw socket. */
+  readonly program: Uint8Array
+  /** `16 * REPORT_WORDS` words, overwritten by the next read. */
+  readonly reports: Int32Array
+  /** Once for each recvmmsg that brought at least one well-formed report: that many are filled. */
+  readonly onReports: (count: number) => void
+}
+
+/** Hears that packets were too long for their path. Needs CAP_NET_RAW. Never keeps the process alive. */
+export interface NativePathReports {
+  /** Idempotent. `onReports` is never called afterwards. */
   close(): void
 }

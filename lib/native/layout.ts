@@ -65,7 +65,9 @@ export const D_SACK_FROM = 22
 /** Received: VLAN TCI when the frame carried a tag, else 0. Sent with HAS_SACK: one past the block's last sequence number. */
 export const D_VLAN = 23
 export const D_SACK_TO = 23
-export const D_WORDS = 24
+/** Sent: IPv4 identification of the train's first segment, from which it counts up. */
+export const D_IP_ID = 24
+export const D_WORDS = 25
 
 /** A row in the table of hops: how a packet leaves by AF_PACKET. Interface index, bytes of the link header, the header as it stands on the wire. */
 export const HOP_IFINDEX = 0
@@ -100,7 +102,11 @@ export const INFO_TIMESTAMP = 7
 export const INFO_RTT_US = 8
 /** What keeps the socket mute: GUARD_FILTER, GUARD_HOP_LIMIT or GUARD_TTL. */
 export const INFO_GUARD = 9
-export const INFO_WORDS = 10
+/** TTL or hop limit of what the socket sends, as the host and, for IPv6, the route have it. */
+export const INFO_HOP_LIMIT = 10
+/** The window in bytes that the socket has advertised. */
+export const INFO_RECEIVE_WINDOW = 11
+export const INFO_WORDS = 12
 
 export const GUARD_FILTER = 0
 export const GUARD_HOP_LIMIT = 1
@@ -146,3 +152,16 @@ export const CHANGED_NEIGHBOUR = 2
 export const CHANGED_ROUTE = 4
 export const CHANGED_ADDRESS = 8
 export const CHANGED_ALL = 15
+
+/**
+ * Words of a report that a packet was too long for its path (ICMP fragmentation needed, RFC 1191; packet too big, RFC 8201). They start with the key of
+ * the flow that the quoted packet names. Whoever can send packets to this host can make one up: nothing of it is to be believed as it stands.
+ */
+export const REPORT_KEY = 0
+/** Sequence number of the quoted packet. */
+export const REPORT_SEQ = 9
+/** What the next link takes; 0 from routers older than RFC 1191. */
+export const REPORT_MTU = 10
+/** Bytes of the quoted packet, IP header included. */
+export const REPORT_SIZE = 11
+export const REPORT_WORDS = 12

@@ -5,7 +5,7 @@ import type { Assembler } from './bpf.ts'
 /** Four words as in the flow key of layout.ts: 16 bytes, IPv4 mapped into IPv6. */
 export type AddressWords = Int32Array | readonly [number, number, number, number]
 
-const IPPROTO_TCP = 6
+export const IPPROTO_TCP = 6
 const IPV6_HEADER_BYTES = 40
 /** Extension headers followed before giving up: hop-by-hop, two of destination options and routing is all that RFC 8200, 4.1 knows. */
 const MAX_EXTENSION_HEADERS = 4

@@ -3,7 +3,17 @@
 
 import { ACK, FIN, PSH, RST, SYN } from '../native/layout.ts'
 import { Assembler, SKF_AD_OFF, SKF_AD_PKTTYPE, SKF_NET_OFF } from './bpf.ts'
-import { type AddressWords, findTcp, isIPv4, matchIPv6, matchRanges, mergeRanges, type Range, unsignedWords } from './matching.ts'
+import {
+  type AddressWords,
+  findTcp,
+  IPPROTO_TCP,
+  isIPv4,
+  matchIPv6,
+  matchRanges,
+  mergeRanges,
+  type Range,
+  unsignedWords,
+} from './matching.ts'
 import { loadShard, matchShard, PORT_SCRATCH, type ShardFilter } from './shards.ts'
 
 export interface CaptureProgramOptions {
@@ -31,6 +41,10 @@ const NO_SHARD = 0xffffffff
 
 const PACKET_OTHERHOST = 3
 const URG = 0x20
+
+const ICMP_HEADER = 8
+const IPV4_PROTOCOL = 9
+const IPV6_NEXT_HEADER = 6
 
 /**
  * Keeps whole TCP packets to one of the ports (and addresses). Everything that only a parser can judge (checksums, lengths, header
@@ -135,6 +149,23 @@ export function steeringProgram(count: number): Uint8Array {
     loadShard(program, family, SKF_NET_OFF, count).retAccumulator()
   }
   return program.label('drop').ret(NO_SHARD).assemble()
+}
+
+/**
+ * For an ICMP raw socket: passes what says that a TCP packet was too long for its path (RFC 792 and 1191: type 3, code 4; RFC 4443: type 2). An IPv4
+ * raw socket sees the IP header at offset 0, for IPv6 the ICMP message is there.
+ */
+export function pathReportProgram(family: 4 | 6): Uint8Array {
+  const program = new Assembler()
+  if (family === 4) {
+    program.setIndexHeaderLength(0).loadIndexed('half', 0).jump('eq', 0x0304, { no: 'drop' })
+    program.loadIndexed('byte', ICMP_HEADER + IPV4_PROTOCOL)
+  } else
+    program
+      .load('half', 0)
+      .jump('eq', 0x0200, { no: 'drop' })
+      .load('byte', ICMP_HEADER + IPV6_NEXT_HEADER)
+  return program.jump('eq', IPPROTO_TCP, { no: 'drop' }).ret(WHOLE).label('drop').ret(DROP).assemble()
 }
 
 /** Passes nothing: the kernel socket neither answers nor delivers from here on. */

@@ -122,9 +122,14 @@ export function trainLimit(w: Int32Array, b: number): number {
   return w[b + S_SND_WND]
 }
 
+/** Bytes that may still be sent without leaving the peer's acknowledgement plus its window. */
+export function windowLeft(w: Int32Array, b: number): number {
+  return w[b + S_SND_WND] - distance(w[b + S_SND_NXT], w[b + S_SND_UNA])
+}
+
 /** True when the next `length` bytes would leave the peer's acknowledgement plus its window. */
 export function leavesWindow(w: Int32Array, b: number, length: number): boolean {
-  return distance(w[b + S_SND_NXT] + length, w[b + S_SND_UNA]) > w[b + S_SND_WND]
+  return length > windowLeft(w, b)
 }
 
 /**

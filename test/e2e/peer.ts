@@ -1,6 +1,16 @@
 // A peer: an agent that dials and listens with the library and tells the test what happens to its connections. Tests speak of connections by
 // number, in the order in which the peer got them.
-import type { CloseReason, ConnStats, DialOptions, Drop, Family, ListenAddress, ListenerStats, ListenOptions } from '../../lib/index.ts'
+import type {
+  CloseReason,
+  ConnStats,
+  DialOptions,
+  Drop,
+  Family,
+  ListenAddress,
+  ListenerStats,
+  ListenOptions,
+  MtuChange,
+} from '../../lib/index.ts'
 import type { Agent, AgentContext, AgentOptions, RemoteError } from '../support/agent.ts'
 import type { Host } from '../support/hosts.ts'
 
@@ -38,6 +48,7 @@ interface PeerEvents {
   end: number
   closed: Closed
   drop: Drop & { readonly id: number }
+  mtu: MtuChange & { readonly id: number }
   refused: { readonly reason: string; readonly remotePort: number }
 }
 
@@ -146,6 +157,7 @@ export class Peer implements AsyncDisposable {
         kernelDrops,
         rejected,
         guard,
+        pathMtu,
         idleMs,
         framing,
       } = stats
@@ -164,6 +176,7 @@ export class Peer implements AsyncDisposable {
         kernelDrops,
         rejected,
         guard,
+        pathMtu,
         idleMs,
         framing: framing && {
           incoming: framing.incoming,
@@ -232,6 +245,7 @@ function install(ctx: AgentContext): void {
     conn
       .on('end', () => ctx.emit('end', id))
       .on('drop', (drop) => ctx.emit('drop', { id, ...drop }))
+      .on('mtu', (change) => ctx.emit('mtu', { id, ...change }))
       .on('error', (error) => {
         code = (error as Error & { code?: string }).code ?? error.message
       })

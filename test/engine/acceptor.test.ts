@@ -49,13 +49,14 @@ function acceptor() {
     RawSender: Socket,
     CarrierListener: Socket,
     CarrierInbox: Socket,
+    PathReports: Socket,
   } as unknown as Binding
   const made = new EngineAcceptor(binding, FlowTable.create({ capacity: 16 }), {
     ...{
       address: '10.0.0.1',
       port: 9191,
       ipv6Only: false,
-      flow: { idleTimeoutMs: 0, keepAliveMs: 0, strict: true, framing: 'none', reorderWindowMs: 0 },
+      flow: { idleTimeoutMs: 0, keepAliveMs: 0, strict: true, dscp: 0, framing: 'none', reorderWindowMs: 0 },
       capture: 'packet',
       link: 'raw',
       guard: undefined,

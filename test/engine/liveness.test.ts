@@ -13,6 +13,7 @@ function liveness(options: Partial<FlowOptions>) {
     idleTimeoutMs: 0,
     keepAliveMs: 0,
     strict: true,
+    dscp: 0,
     framing: 'none',
     reorderWindowMs: 0,
     ...options,

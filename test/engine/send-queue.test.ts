@@ -37,6 +37,7 @@ function stream(first: number, window: number) {
   const queue: SendQueue = new SendQueue(slot, new Segments(slot, new LinkChoice()), {
     trainDone: () => queue.trainDone(),
     segmentRefused() {},
+    outgrown() {},
   })
   queue.stream = true
   queue.unhold()

@@ -19,9 +19,11 @@ import {
   D_WINDOW,
   D_WORDS,
   FIN,
+  INFO_HOP_LIMIT,
   INFO_OPTIONS,
   INFO_PATH_MTU,
   INFO_RECEIVE_SCALE,
+  INFO_RECEIVE_WINDOW,
   INFO_SEND_MSS,
   INFO_SEND_SCALE,
   INFO_TIMESTAMP,
@@ -37,6 +39,8 @@ import { TcpTracker } from '../support/tracker.ts'
 /** TCPI_OPT_TIMESTAMPS, TCPI_OPT_WSCALE */
 const OPTIONS = 1 | 4
 const MSS = 1448
+/** What SYN and SYN-ACK advertise. */
+const WINDOWS = [64240, 65160] as const
 const NOTHING = Buffer.alloc(0)
 
 export interface WorldSettings {
@@ -77,8 +81,8 @@ export class World {
     this.settings = settings
     this.#random = seed
     const [a, b] = settings.isn
-    const syn = { seq: a, ack: 0, length: 0, window: 64240 }
-    const synAck = { seq: b, ack: (a + 1) | 0, length: 0, window: 65160 }
+    const syn = { seq: a, ack: 0, length: 0, window: WINDOWS[0] }
+    const synAck = { seq: b, ack: (a + 1) | 0, length: 0, window: WINDOWS[1] }
     this.tracker = new TcpTracker(syn, synAck, [settings.scale, settings.scale], settings.trackingMs, this.#now)
     this.ends = [new End(this, 0), new End(this, 1)]
     for (const end of this.ends) end.open()
@@ -191,6 +195,9 @@ export class End {
     onDrop: (drop) => {
       throw new Error(`dropped: ${drop.reason}`)
     },
+    onMtu: () => {
+      throw new Error('nobody has said anything of the path MTU')
+    },
   }
 
   constructor(world: World, side: 0 | 1) {
@@ -257,6 +264,8 @@ export class End {
         out[INFO_SEND_SCALE] = out[INFO_RECEIVE_SCALE] = scale
         out[INFO_SEND_MSS] = MSS
         out[INFO_PATH_MTU] = 1500
+        out[INFO_HOP_LIMIT] = 64
+        out[INFO_RECEIVE_WINDOW] = WINDOWS[this.#side]
         out[INFO_TIMESTAMP] = clocks[this.#side]
       },
       end: () => 'none',
@@ -287,7 +296,10 @@ export class End {
         return segments
       }
     }
-    return { Capture, RawSender, largeReceiveOffload: () => false } as unknown as Binding
+    class PathReports {
+      readonly close = nothing
+    }
+    return { Capture, RawSender, PathReports, largeReceiveOffload: () => false } as unknown as Binding
   }
 
   #leave(d: Int32Array, buffers: readonly Uint8Array[]): number {

@@ -178,6 +178,7 @@ describe.each([4, 6] as const)('over IPv%i', (family) => {
         filter: new Assembler().ret(0xffffffff).assemble(),
         mute: MUTE,
         userTimeoutMs: 3000,
+        tos: 0,
         onAccept: ([carrier]) => {
           native.close()
           native.close()
@@ -216,7 +217,7 @@ it('an IPv6-only listener leaves IPv4 to others', async () => {
 })
 
 it('refuses addresses, ports and words that are none', () => {
-  const options = { family: 4, localAddress: '127.0.0.1', localPort: 0, filter: MUTE, mute: MUTE, userTimeoutMs: 3000 } as const
+  const options = { family: 4, localAddress: '127.0.0.1', localPort: 0, filter: MUTE, mute: MUTE, userTimeoutMs: 3000, tos: 0 } as const
   expect(() => new binding.Carrier({ ...options, localAddress: '::1' })).toThrow(/localAddress must be an IPv4 address, it is '::1'/)
   expect(() => new binding.Carrier({ ...options, localPort: 65536 })).toThrow(/localPort must be an integer from 0 to 65535/)
   expect(() => new binding.Carrier({ ...options, localAddress: '192.0.2.1' })).toThrow(

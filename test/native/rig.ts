@@ -171,7 +171,15 @@ export function connect(carrier: NativeCarrier, address: string, port: number): 
 }
 
 export function dialler(family: Family, { localPort = 0, localAddress = loopback(family) } = {}): NativeCarrier {
-  return new binding.Carrier({ family, localAddress, localPort, filter: diallerProgram(), mute: MUTE, userTimeoutMs: USER_TIMEOUT_MS })
+  return new binding.Carrier({
+    family,
+    localAddress,
+    localPort,
+    filter: diallerProgram(),
+    mute: MUTE,
+    userTimeoutMs: USER_TIMEOUT_MS,
+    tos: 0,
+  })
 }
 
 export interface ListenerRigOptions {
@@ -199,6 +207,7 @@ export class ListenerRig implements Disposable {
       filter: listenerProgram(),
       mute: MUTE,
       userTimeoutMs: USER_TIMEOUT_MS,
+      tos: 0,
       onAccept: (carriers, errno) => {
         if (errno !== 0) this.errors.push(errno)
         this.#accepted.push(...carriers)

@@ -40,7 +40,7 @@ function familyContract(kind: SenderKind, family: Family): void {
 
   it('writes the very packet that the RFCs describe', async () => {
     using r = rig()
-    const fields = { seq: 0xfffffffe, ack: 0x80000001, window: 4321, flags: ACK | PSH, ttl: 9, tos: 0x2c }
+    const fields = { seq: 0xfffffffe, ack: 0x80000001, window: 4321, flags: ACK | PSH, ttl: 9, tos: 0x2c, id: 0xabcd }
     expect(sendTrains(r.native, [r.train({ ...fields, buffers: ['hello'] })])).toBe(1)
     const [train] = await r.capture.received(1)
     const expected = packet({ ...addresses, sourcePort: r.fromPort, destinationPort: r.toPort, ...fields, payload: 'hello' })
@@ -100,6 +100,15 @@ function familyContract(kind: SenderKind, family: Family): void {
       [1004, 'cc', ACK],
       [1006, 'dd', ACK | PSH],
     ])
+  })
+
+  it('counts the IPv4 identification up from segment to segment, those that are skipped too, across 2^16', async () => {
+    using r = rig()
+    // What a shorter segment ends is a packet of its own, whichever way it is sent.
+    sendTrains(r.native, [r.train({ id: 0xfffd, segment: 4, buffers: ['aaaa', 'bb', 'c', 'd'], skip: 1 })])
+    const trains = await r.capture.received(3)
+    const ids = trains.map((train) => train.packet.readUInt16BE(4))
+    if (family === 4) expect(ids).toEqual([0xfffe, 0xffff, 0])
   })
 
   it('counts sequence numbers across 2^32', async () => {

@@ -64,6 +64,8 @@ export interface TrainToSend {
   readonly sack?: readonly [number, number]
   readonly ttl?: number
   readonly tos?: number
+  /** IPv4 identification of the first segment. */
+  readonly id?: number
   readonly skip?: number
   readonly segment?: number
   readonly buffers?: readonly (string | Uint8Array)[]
@@ -100,6 +102,7 @@ export function describeTrains(trains: readonly TrainToSend[]): { descriptors: I
     d[layout.D_SEGMENT] = train.segment ?? own[0]?.length ?? 0
     d[layout.D_SKIP] = train.skip ?? 0
     d[layout.D_TTL] = ((train.tos ?? 0) << 8) | (train.ttl ?? 0)
+    d[layout.D_IP_ID] = train.id ?? 0
     d[layout.D_HOP] = train.hop ?? (train.from.includes(':') ? 1 : 0)
     buffers.push(...own)
   }
