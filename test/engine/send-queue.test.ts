@@ -5,7 +5,7 @@ import { Outbox } from '../../lib/engine/outbox.ts'
 import { Segments } from '../../lib/engine/segments.ts'
 import { SendQueue } from '../../lib/engine/send-queue.ts'
 import { Slot } from '../../lib/engine/slot.ts'
-import { S_SND_MAX, S_SND_NXT, S_SND_UNA, S_SND_WND } from '../../lib/flow/layout.ts'
+import { S_MAX_MESSAGE, S_SND_MAX, S_SND_NXT, S_SND_UNA, S_SND_WND } from '../../lib/flow/layout.ts'
 import { FlowTable } from '../../lib/flow/table.ts'
 import { ACK, D_FLAGS, D_LENGTH, D_OFFSET, D_SEQ, D_WORDS, PSH } from '../../lib/native/layout.ts'
 
@@ -15,6 +15,7 @@ function stream(first: number, window: number) {
   const { words: w, base: b } = slot
   w[b + S_SND_NXT] = w[b + S_SND_MAX] = w[b + S_SND_UNA] = first
   w[b + S_SND_WND] = window
+  w[b + S_MAX_MESSAGE] = 1448
   const sent: [number, string][] = []
   const sender = {
     errno: 0,
