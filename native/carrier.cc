@@ -53,6 +53,8 @@ class Carrier final : public Wrapped {
   Ending exit_ = Ending::kFin;
   /** It sends with the mark and TTL 1. */
   bool quiet_ = false;
+  /** Before it was quiet. */
+  int hop_limit_ = 0;
   uint32_t user_timeout_ms_ = 0;
   bool v6_ = false;
   int fd_ = -1;
@@ -178,13 +180,18 @@ bool Carrier::Info(napi_value out) {
   if (!ToWords(env().napi(), out, "out", INFO_WORDS, &words)) return false;
   const int error = fd_ < 0 ? EBADF : ReadInfo(fd_, words);
   if (error != 0) return ThrowSystem(env().napi(), error, "getsockopt");
-  if (quiet_) words[INFO_GUARD] = GUARD_TTL;
+  if (quiet_) {
+    words[INFO_GUARD] = GUARD_TTL;
+    words[INFO_HOP_LIMIT] = hop_limit_;
+  }
   return true;
 }
 
 bool Carrier::Quieten(napi_value value) {
   int64_t mark = 0;
   if (!ToInteger(env().napi(), value, "mark", 1, UINT32_MAX, &mark)) return false;
+  // What leaves in the carrier's place has the limit that its handshake had.
+  if (fd_ >= 0 && !quiet_) hop_limit_ = HopLimit(fd_);
   const int error = fd_ < 0 ? EBADF : QuietenStream(fd_, static_cast<uint32_t>(mark));
   quiet_ = error == 0;
   return quiet_ || ThrowSystem(env().napi(), error, "setsockopt");

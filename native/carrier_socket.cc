@@ -64,20 +64,6 @@ bool IsLocal(int fd) {
   return bound;
 }
 
-/** Of what the socket sends, 0 if nobody knows. An IPv6 socket may carry IPv4, whose packets have a TTL of their own. */
-int HopLimit(int fd) {
-  SocketAddress local;
-  SocketAddress remote;
-  if (Names(fd, &local, &remote) != 0) return 0;
-  int32_t words[4];
-  WordsOf(remote, words);
-  const bool v4 = IsMapped(words);
-  int limit = 0;
-  socklen_t size = sizeof limit;
-  const int failed = v4 ? getsockopt(fd, IPPROTO_IP, IP_TTL, &limit, &size) : getsockopt(fd, IPPROTO_IPV6, IPV6_UNICAST_HOPS, &limit, &size);
-  return failed == 0 ? limit : 0;
-}
-
 bool LingerZero(int fd) {
   const linger zero = {1, 0};
   return setsockopt(fd, SOL_SOCKET, SO_LINGER, &zero, sizeof zero) == 0;
@@ -125,6 +111,19 @@ int MuteStream(int fd, const Bytes& program) {
   // Unread data would make the kernel's close a reset instead of the FIN that tells the peer.
   for (int i = 0; i < 64 && recv(fd, nullptr, INT_MAX, MSG_TRUNC | MSG_DONTWAIT) > 0; i++) continue;
   return 0;
+}
+
+int HopLimit(int fd) {
+  SocketAddress local;
+  SocketAddress remote;
+  if (Names(fd, &local, &remote) != 0) return 0;
+  int32_t words[4];
+  WordsOf(remote, words);
+  const bool v4 = IsMapped(words);
+  int limit = 0;
+  socklen_t size = sizeof limit;
+  const int failed = v4 ? getsockopt(fd, IPPROTO_IP, IP_TTL, &limit, &size) : getsockopt(fd, IPPROTO_IPV6, IPV6_UNICAST_HOPS, &limit, &size);
+  return failed == 0 ? limit : 0;
 }
 
 int QuietenStream(int fd, uint32_t mark) {

@@ -34,6 +34,9 @@ int OpenStream(const StreamSocket& wanted, Failure* failure);
  */
 int MuteStream(int fd, const Bytes& program);
 
+/** Of what the socket sends, 0 if nobody knows. An IPv6 socket may carry IPv4, whose packets have a TTL of their own. */
+int HopLimit(int fd);
+
 /**
  * What a connected socket sends from here on carries the mark and TTL or hop limit 1, so that a rule of the firewall can tell it from everything else.
  * 0 or a positive errno: EPERM without CAP_NET_ADMIN (since 5.17: or CAP_NET_RAW).
