@@ -106,6 +106,13 @@ it('with a reorder window messages are delivered in order, each once', async () 
 
 it('with a reorder window a lost message holds back the others no longer than that', async () => {
   const ids = await connected({ reorderWindowMs: 50 })
+  // The first reports and their echoes have passed: what carries payload now is messages.
+  for (const [peer, id] of [
+    [client, ids.client],
+    [server, ids.server],
+  ] as const) {
+    await expect.poll(async () => (await peer.stats(id)).framing?.rttMs).toBeDefined()
+  }
   await link.drop('aToB', { payload: true, skip: 1, count: 1 })
   await client.agent.run(
     async (ctx, { id, size }) => {
