@@ -326,8 +326,9 @@ export class Flow implements Channel, Deadline, QueueOwner, FlowLife {
     this.#parts.queue.trainDone()
   }
 
-  segmentRefused(errno: number, size: number): void {
-    if (errno === EMSGSIZE && !this.#parts.pathMtu.exceededBy(size)) this.#narrow(this.#kernelsPathMtu)
+  segmentRefused(errno: number, bytes: number): void {
+    if (errno === EMSGSIZE && !this.#parts.pathMtu.exceededBy(bytes)) this.#narrow(this.#kernelsPathMtu)
+    const size = bytes - this.#parts.queue.header
     const max = this.maxMessageSize
     const tooLong = errno === EMSGSIZE && size > max
     this.#tellDrop(

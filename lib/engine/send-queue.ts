@@ -119,9 +119,11 @@ export class SendQueue {
     const messages = this.#messages
     while (this.#next < messages.length && room(outbox)) {
       const first = messages[this.#next]
-      const segment = first.segmentSize ?? first.length
-      if (segment > w[b + S_MAX_MESSAGE]) {
-        this.#drop(first, segment, w[b + S_MAX_MESSAGE])
+      const max = w[b + S_MAX_MESSAGE]
+      // Of a stream's bytes none may be missing, but they may be cut anywhere.
+      const segment = this.stream ? Math.min(first.length, max) : (first.segmentSize ?? first.length)
+      if (segment > max) {
+        this.#drop(first, segment)
         continue
       }
       const whole = first.segmentSize === undefined && !this.stream
@@ -159,13 +161,13 @@ export class SendQueue {
   }
 
   /** The path has become too narrow for a message, or for what is left of a run, since it was written. */
-  #drop(message: Outgoing, size: number, max: number): void {
-    const bytes = message.length - this.#offset
+  #drop(message: Outgoing, segment: number): void {
+    const { words: w, base: b } = this.#slot
+    const count = Math.ceil((message.length - this.#offset) / segment)
     this.#next++
     this.#offset = 0
-    this.#owner.outgrown(
-      bytes > size ? { reason: 'message-size', size, max, count: Math.ceil(bytes / size) } : { reason: 'message-size', size, max },
-    )
+    const drop: Drop = { reason: 'message-size', size: segment - this.header, max: w[b + S_MAX_MESSAGE] - this.header }
+    this.#owner.outgrown(count > 1 ? { ...drop, count } : drop)
     // The flow is being filled: who may come back here is told later.
     const done = this.#done
     if (this.empty && this.#inOutbox === 0) {

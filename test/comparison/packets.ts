@@ -33,6 +33,7 @@ export interface Packet {
 
 export const FLAGS = { FIN: 1, SYN: 2, RST: 4, PSH: 8, ACK: 16 } as const
 
+/** Not the marks of a sender that fills its peer's window: whether one does, a kernel's too, is up to the scheduler. */
 const MARKS = [
   'retransmission',
   'fast_retransmission',
@@ -41,9 +42,10 @@ const MARKS = [
   'lost_segment',
   'ack_lost_segment',
   'duplicate_ack',
-  'zero_window',
-  'window_full',
 ]
+
+/** A TCP that misses something says so by SACK blocks (RFC 2018), kind 5. */
+export const repairs = ({ options, marks }: Packet) => options.split('|').includes('5') || marks.length > 0
 
 export const COLUMNS = [
   ...[

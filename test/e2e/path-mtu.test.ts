@@ -1,5 +1,6 @@
 // A path that becomes narrower: a router says so, or the host's own device, and the flow says it to its stream. What strangers say is not believed.
 import { expect, it } from 'vitest'
+import { FRAME_HEADER } from '../../lib/wire/frames.ts'
 import { createNetwork, type Host, type LinkOptions } from '../support/hosts.ts'
 import { Peer, type PeerDialOptions } from './peer.ts'
 
@@ -26,7 +27,8 @@ async function connected(family: Family, options: Partial<PeerDialOptions> = {},
     await a.output('ip', [`-${family}`, 'route', 'add', 'default', 'via', of(near)])
     await b.output('ip', [`-${family}`, 'route', 'add', 'default', 'via', of(far)])
     const [server, client] = [await Peer.on(b), await Peer.on(a)]
-    await server.listen({ host: of(b), port: PORT, ...(options.link === undefined ? {} : { link: options.link }) })
+    const { link: sending = 'auto', framing = 'none' } = options
+    await server.listen({ host: of(b), port: PORT, link: sending, framing })
     const { id, localPort, maxMessageSize } = await client.dial({ host: of(b), port: PORT, ...options })
     await server.next('connection')
     await expect.poll(async () => (await client.stats(id)).dialect).toBe('native')
@@ -118,6 +120,19 @@ it.each(links)(
     await expect.poll(async () => (await client.stats(id)).link, PATIENCE).toBe(link)
   },
 )
+
+it('counted frames: sizes are those of the application, the header of a frame left out', async () => {
+  await using made = await connected(4, { link: 'raw', framing: 'counted' })
+  const { a, client, server, id, maxMessageSize } = made
+  expect(maxMessageSize).toBe(1500 - HEADERS[4] - FRAME_HEADER)
+  await setMtu(a, a.iface, NARROW[4])
+  await client.write(id, Buffer.alloc(maxMessageSize, 'x'))
+  const max = NARROW[4] - HEADERS[4] - FRAME_HEADER
+  expect(await client.next('mtu')).toEqual({ id, maxMessageSize: max, pathMtu: NARROW[4] })
+  expect(await client.next('drop')).toEqual({ id, reason: 'message-size', size: maxMessageSize, max })
+  await client.write(id, Buffer.alloc(max, 'y'))
+  expect((await server.next('message')).text).toBe('y'.repeat(max))
+})
 
 it('what was cut to fit at first is cut anew (oversize: split)', async () => {
   await using made = await connected(4, { oversize: 'split' })

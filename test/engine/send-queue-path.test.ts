@@ -78,6 +78,28 @@ describe('messages that have become too long for the path since they were writte
     expect(made.news.at(-1)).toBe('done')
   })
 
+  it('are told with the sizes that the application knows, without the header of a frame', async () => {
+    const made = rig([message(1001)])
+    made.queue.header = 10
+    made.set(S_MAX_MESSAGE, 1000)
+    made.flush()
+    await setImmediate()
+    expect(made.news).toEqual([{ reason: 'message-size', size: 991, max: 990 }, 'done'])
+  })
+
+  it('are cut for a real TCP, whose stream must not miss a byte, also when a part has gone', () => {
+    const made = rig([message(1448)])
+    made.queue.stream = true
+    made.set(S_SND_WND, 300)
+    made.flush()
+    made.set(S_MAX_MESSAGE, 1000)
+    made.set(S_SND_UNA, 300)
+    made.set(S_SND_WND, 65_535)
+    made.flush()
+    expect(sizes(made)).toEqual([300, 1000, 148])
+    expect(made.news).toEqual(['done'])
+  })
+
   it('count each message of a run', async () => {
     const made = shrunken([message(2500, 1100), message(2500, 900)])
     await setImmediate()
