@@ -43,6 +43,7 @@ const WIRES: Record<Wire, string> = {
   default: 'veth as it comes: trains cross whole',
   'tso-off': 'sender without TSO, receiver without GRO: every packet alone',
   gro: 'sender without TSO, receiver with GRO',
+  nat: 'a NAT router in between',
 }
 
 /** @throws RangeError when nothing was measured that the others can be compared with */

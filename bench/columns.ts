@@ -1,11 +1,11 @@
 // How each kind of contender is measured: opened once for a wire, a number of flows and a round, then asked for one size after the other.
 import type { Host } from '../test/support/hosts.ts'
 import { type Measured, percentile } from './figures.ts'
-import { IPERF3_PORT, iperf3 } from './iperf3.ts'
+import { controlRelay, IPERF3_PORT, iperf3 } from './iperf3.ts'
 import { climb } from './ladder.ts'
 import type { BenchOptions } from './options.ts'
 import { type Load, Pair, trialOf, Unavailable } from './pair.ts'
-import type { NodeSpec, Spec, Tool } from './specs.ts'
+import type { NodeSpec, Spec, ToolSpec } from './specs.ts'
 import { Tunnel } from './tools.ts'
 import { openWire, type Wire } from './wires.ts'
 
@@ -29,7 +29,7 @@ export function openColumn(spec: Spec, scene: Scene, options: BenchOptions): Pro
     case 'iperf3':
       return Promise.resolve(iperf3Column(spec.protocol, scene, options))
     case 'tool':
-      return toolColumn(spec.tool, scene, options)
+      return toolColumn(spec, scene, options)
     default:
       return nodeColumn(spec, scene, options)
   }
@@ -98,7 +98,7 @@ function iperf3Column(protocol: 'udp' | 'tcp', { flows, a, b }: Scene, options: 
  * Hosts of its own on the same kind of wire: tools add firewall rules, and with them every packet of a host goes through conntrack, which would slow everyone
  * else down too.
  */
-async function toolColumn(tool: Tool, { wire, flows }: Scene, options: BenchOptions): Promise<Column> {
+async function toolColumn({ tool, load }: ToolSpec, { wire, flows }: Scene, options: BenchOptions): Promise<Column> {
   if (flows > tool.maxFlows) throw new Unavailable(`it carries at most ${tool.maxFlows} flow${tool.maxFlows === 1 ? '' : 's'}`)
   const hosts = await openWire(wire)
   let tunnel: Tunnel | undefined
@@ -117,9 +117,10 @@ async function toolColumn(tool: Tool, { wire, flows }: Scene, options: BenchOpti
       return tunnel.entrance
     }
     const column = await explained(async () => {
-      if (tool.carries === 'udp') return await nodeColumn({ is: 'dgram' }, scene, options, open)
-      await open({ address: '127.0.0.1', port: IPERF3_PORT })
-      return iperf3Column('tcp', scene, options, tunnel)
+      if (load === 'dgram') return await nodeColumn({ is: load }, scene, options, open)
+      const entrance = await open({ address: '127.0.0.1', port: IPERF3_PORT })
+      if (tool.carries === 'udp') await controlRelay(hosts.a, entrance, { address: hosts.b.address4, port: IPERF3_PORT })
+      return iperf3Column(tool.carries, scene, options, tunnel)
     })
     return {
       measure(size) {

@@ -1,4 +1,6 @@
 // iperf3 beside Node, where it is installed: what the kernel's UDP and TCP reach without JavaScript, and the load through tunnels for TCP.
+import process from 'node:process'
+import { fileURLToPath } from 'node:url'
 import { Program } from '../test/interop/programs.ts'
 import type { Host } from '../test/support/hosts.ts'
 import type { Trial } from './ladder.ts'
@@ -14,6 +16,8 @@ export interface Iperf3Options {
   /** Where the client connects to, if not to the server's address. */
   readonly through?: Endpoint
 }
+
+const RELAY = fileURLToPath(new URL('tcp-relay-main.mjs', import.meta.url))
 
 export const IPERF3_PORT = 5201
 /** For the control connection, and for what still sits in buffers. */
@@ -44,6 +48,17 @@ export async function iperf3(a: Host, b: Host, { protocol, flows, size, seconds,
     deliveredPerSecond: (sum.packets - sum.lost_packets) / sum.seconds,
     loss: sum.lost_packets / sum.packets,
   }
+}
+
+/** What carries UDP only has no way for iperf3's control connection, which goes to the same address and port by TCP: it goes beside. It ends with the host. */
+export function controlRelay(a: Host, from: Endpoint, to: Endpoint): Promise<Program> {
+  return Program.start(
+    a,
+    'relay of the control connection',
+    process.execPath,
+    [RELAY, from.address, String(from.port), to.address, String(to.port)],
+    /^relaying/,
+  )
 }
 
 interface Sum {

@@ -1,7 +1,7 @@
 // The command line of `npm run bench`.
 import { resolve } from 'node:path'
 import { parseArgs } from 'node:util'
-import { INTERFACES, LINKS, nameOf, type Spec } from './specs.ts'
+import { INTERFACES, LINKS, LOADS, nameOf, type Spec } from './specs.ts'
 import { readTool } from './tools.ts'
 import { WIRES, type Wire } from './wires.ts'
 
@@ -30,16 +30,17 @@ export const USAGE = `npm run bench -- [--quick | --full] [selection] [output]
 
   (no preset)        the default wire, 1 flow, all sizes and contenders, 3 rounds: under five minutes
   --quick            64 and 1400 bytes, no iperf3 tcp, one short round: under a minute
-  --full             every wire, 1 and 100 flows: about half an hour (--matrix is the same)
+  --full             every wire but nat, 1 and 100 flows: about half an hour (--matrix is the same)
 
 selection, each a list with commas:
-  --wires LIST       default, tso-off, gro (README.md says what they are)
+  --wires LIST       default, tso-off, gro, nat (README.md says what they are)
   --flows LIST       connections at the same time, 1 to 100
   --sizes LIST       payload bytes of a message, 16 to 1400
   --contenders LIST  faketcp, dgram, net, iperf3-udp, iperf3-tcp
   --links LIST       links of faketcp: raw, packet, auto
   --interfaces LIST  interfaces of faketcp: stream, batch
   --tool NAME|FILE   a foreign tunnel beside the others, if it is on the PATH: a description of bench/tools, or a file; may be repeated
+  --loads LIST       what goes through tools that carry UDP: dgram (the default), iperf3
   --rounds N         rounds over all contenders; medians are taken over them
 
 output:
@@ -57,7 +58,7 @@ const DEFAULT = { wires: 'default', flows: '1', sizes: '64,512,1400', contenders
 const PRESETS = {
   default: DEFAULT,
   quick: { ...DEFAULT, sizes: '64,1400', contenders: 'faketcp,dgram,net,iperf3-udp', rounds: '1', times: SHORT },
-  full: { ...DEFAULT, wires: WIRES.join(), flows: '1,100' },
+  full: { ...DEFAULT, wires: 'default,tso-off,gro', flows: '1,100' },
 }
 
 /**
@@ -80,6 +81,7 @@ export function parseOptions(args: readonly string[]): BenchOptions | undefined 
         links: { type: 'string', default: 'packet,raw' },
         interfaces: { type: 'string', default: INTERFACES.join() },
         tool: { type: 'string', multiple: true, default: [] },
+        loads: { type: 'string', default: 'dgram' },
         rounds: list,
         json: { type: 'string' },
         svg: { type: 'string' },
@@ -94,9 +96,13 @@ export function parseOptions(args: readonly string[]): BenchOptions | undefined 
     const contenders = oneOrMore('--contenders', values.contenders ?? preset.contenders, CONTENDERS)
     const links = oneOrMore('--links', values.links, LINKS)
     const interfaces = oneOrMore('--interfaces', values.interfaces, INTERFACES)
-    const specs = [
+    const loads = oneOrMore('--loads', values.loads, LOADS)
+    const specs: Spec[] = [
       ...contenders.flatMap((name) => specsOf(name, links, interfaces)),
-      ...values.tool.map((name): Spec => ({ is: 'tool', tool: readTool(name) })),
+      ...values.tool.map(readTool).flatMap((tool) => {
+        if (tool.carries === 'tcp') return [{ is: 'tool', tool, load: 'iperf3' } as const]
+        return loads.map((load) => ({ is: 'tool', tool, load }) as const)
+      }),
     ]
     const names = specs.map(nameOf)
     const twice = names.find((name, i) => names.indexOf(name) !== i)

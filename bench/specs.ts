@@ -8,6 +8,10 @@ export const INTERFACES = ['stream', 'batch'] as const
 /** `stream`: write() and 'data', a Buffer for each message. `batch`: sendTrain() and 'train', a Buffer for many. */
 export type Interface = (typeof INTERFACES)[number]
 
+export const LOADS = ['dgram', 'iperf3'] as const
+/** What goes through a tunnel: Node's own UDP, or iperf3. */
+export type ToolLoad = (typeof LOADS)[number]
+
 /** One end of a tunnel. Every word may hold placeholders. */
 export interface ToolEnd {
   /** Commands that prepare the host (addresses, rules, sysctls), which is gone afterwards. */
@@ -31,7 +35,8 @@ export interface Tool {
 export type FaketcpSpec = { readonly is: 'faketcp'; readonly link: Link; readonly interface: Interface }
 /** What a Node process at each end plays. */
 export type NodeSpec = FaketcpSpec | { readonly is: 'dgram' } | { readonly is: 'net' }
-export type Spec = NodeSpec | { readonly is: 'iperf3'; readonly protocol: 'udp' | 'tcp' } | { readonly is: 'tool'; readonly tool: Tool }
+export type ToolSpec = { readonly is: 'tool'; readonly tool: Tool; readonly load: ToolLoad }
+export type Spec = NodeSpec | { readonly is: 'iperf3'; readonly protocol: 'udp' | 'tcp' } | ToolSpec
 
 export function nameOf(spec: Spec): string {
   switch (spec.is) {
@@ -40,7 +45,7 @@ export function nameOf(spec: Spec): string {
     case 'iperf3':
       return `iperf3 ${spec.protocol}`
     case 'tool':
-      return spec.tool.name
+      return spec.load === 'iperf3' && spec.tool.carries === 'udp' ? `${spec.tool.name} iperf3` : spec.tool.name
     default:
       return spec.is
   }

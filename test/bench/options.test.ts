@@ -28,6 +28,12 @@ describe('selection', () => {
     expect(parseOptions([preset])).toMatchObject({ wires: ['default', 'tso-off', 'gro'], flows: [1, 100], sizes: [64, 512, 1400] })
   })
 
+  it('sends the load of choice through tools for UDP', () => {
+    const only = ['--contenders', 'net', '--tool', 'socat', '--tool', 'kcptun']
+    expect(names(...only)).toEqual(['net', 'socat', 'kcptun'])
+    expect(names(...only, '--loads', 'iperf3,dgram')).toEqual(['net', 'socat iperf3', 'socat', 'kcptun'])
+  })
+
   it('may narrow a preset', () => {
     expect(parseOptions(['--full', '--wires', 'gro', '--flows', '7', '--rounds', '1'])).toMatchObject({
       wires: ['gro'],
@@ -50,12 +56,13 @@ describe('selection', () => {
     [['--flows', '101'], '--flows takes integers from 1 to 100'],
     [['--flows', '1,1'], '--flows names something twice'],
     [['--rounds', 'many'], '--rounds'],
-    [['--wires', 'default,copper'], "--wires takes default, tso-off, gro; got 'copper'"],
+    [['--wires', 'default,copper'], "--wires takes default, tso-off, gro, nat; got 'copper'"],
+    [['--loads', 'iperf'], "--loads takes dgram, iperf3; got 'iperf'"],
     [['--links', 'udp'], '--links takes raw, packet, auto'],
     [['--interfaces', ''], '--interfaces takes stream, batch'],
     [['--contenders', 'iperf3'], '--contenders takes faketcp, dgram'],
     [['--contenders', 'net', '--svg', 'chart.svg'], '--svg needs iperf3-udp or dgram'],
-    [['--tool', 'sokat'], '--tool takes the name of a JSON file, or one of kcptun, phantun, socat'],
+    [['--tool', 'sokat'], '--tool takes the name of a JSON file, or one of faketcp-tunnel-aes'],
     [['--tool', 'socat', '--tool', 'socat'], "'socat' is the name of two contenders"],
   ])('refuses %j with a reason and the usage', (args, reason) => {
     expect(() => parseOptions(args)).toThrow(TypeError)
