@@ -4,8 +4,8 @@
 /** Each layer may import from itself and from the layers that it names. */
 const LAYERS = {
   index: { path: '^lib/index\\.ts$', to: ['tunnel', 'udp', 'verbs', 'streams', 'transport', 'flow', 'link', 'leaves'] },
-  tunnel: { path: '^lib/tunnel/', to: ['verbs', 'streams', 'transport', 'leaves'] },
-  udp: { path: '^lib/udp/', to: ['verbs', 'streams', 'transport', 'leaves'] },
+  tunnel: { path: '^lib/tunnel/', to: ['udp', 'verbs', 'streams', 'transport', 'link', 'leaves', 'native'] },
+  udp: { path: '^lib/udp/', to: ['verbs', 'streams', 'transport', 'link', 'leaves', 'native'] },
   verbs: {
     path: '^lib/(dial|listen|listeners|options)\\.ts$',
     to: ['streams', 'transport', 'engine', 'flow', 'wire', 'carrier', 'link', 'leaves', 'native'],

@@ -10,6 +10,7 @@
 #include <linux/if_packet.h>
 #include <netinet/in.h>
 
+#include "batch_memory.h"
 #include "callback.h"
 #include "capture_socket.h"
 #include "classes.h"
@@ -26,7 +27,6 @@ namespace {
 /** System calls for one poll event: a flood must not keep the event loop from timers and other sockets. */
 constexpr int kRounds = 16;
 constexpr int64_t kMaxSlots = 1024;
-constexpr int64_t kMaxSlotBytes = 1 << 20;
 constexpr int64_t kMaxBufferBytes = 1 << 30;
 
 class Capture final : public Wrapped {
@@ -51,29 +51,16 @@ class Capture final : public Wrapped {
     sockaddr_storage from;
     alignas(cmsghdr) uint8_t control[kCaptureControlBytes];
   };
-  /** The caller's memory, looked up afresh for each read: JavaScript may have detached it since. */
-  struct Memory {
-    uint8_t* slab;
-    int32_t* descriptors;
-    double* counters;
-  };
-
-  bool Resolve(Memory* memory);
-  bool Reference(napi_value value, const char* name, napi_ref* out);
-  int Receive(const Memory& memory);
-  int32_t Describe(const Memory& memory, int received);
+  int Receive(const BatchMemory::View& memory);
+  int32_t Describe(const BatchMemory::View& memory, int received);
   Verdict DescribeOne(const uint8_t* slot, uint32_t offset, const mmsghdr& message, int32_t* descriptor) const;
-  size_t RoomOf(int32_t offset) const;
   static void OnReadable(void* owner, int status);
 
   Poll poll_;
   Callback on_batch_;
-  napi_ref slab_ = nullptr;
-  napi_ref descriptors_ = nullptr;
-  napi_ref counters_ = nullptr;
+  BatchMemory memory_;
   std::vector<Slot> slots_;
   std::vector<mmsghdr> messages_;
-  size_t slot_bytes_ = 0;
   /** Where the message headers point, and how many of them the last call has written to. */
   const uint8_t* prepared_ = nullptr;
   size_t used_ = 0;
@@ -84,41 +71,22 @@ class Capture final : public Wrapped {
   int fd_ = -1;
 };
 
-bool Capture::Reference(napi_value value, const char* name, napi_ref* out) {
-  return napi_create_reference(env().napi(), value, 1, out) == napi_ok || ThrowType(env().napi(), "%s must be a typed array", name);
-}
-
 bool Capture::Open(napi_value self, napi_value options) {
   const napi_env napi = env().napi();
   char mode[16];
   Bytes program;
   int64_t receive_buffer = 0;
-  int64_t slots = 0;
-  int64_t slot_bytes = 0;
-  napi_value slab = nullptr;
-  napi_value descriptors = nullptr;
-  napi_value counters = nullptr;
   napi_value on_batch = nullptr;
   if (!GetText(napi, options, "mode", mode, sizeof mode) || !GetFamily(napi, options, &v6_) ||
       !GetInteger(napi, options, "receiveBufferBytes", 1, kMaxBufferBytes, &receive_buffer) ||
-      !GetInteger(napi, options, "slots", 1, kMaxSlots, &slots) ||
-      !GetInteger(napi, options, "slotBytes", kMinSlotBytes, kMaxSlotBytes, &slot_bytes) ||
-      !Property(napi, options, "slab", &slab) || !Property(napi, options, "descriptors", &descriptors) ||
-      !Property(napi, options, "counters", &counters) || !GetFunction(napi, options, "onBatch", &on_batch) ||
-      !GetProgram(napi, options, "program", &program)) {
+      !GetFunction(napi, options, "onBatch", &on_batch) || !GetProgram(napi, options, "program", &program)) {
     return false;
   }
   if (strcmp(mode, "packet") != 0 && strcmp(mode, "raw") != 0) return ThrowRange(napi, "mode must be 'packet' or 'raw', it is '%s'", mode);
   mode_ = strcmp(mode, "raw") == 0 ? CaptureMode::kRaw : CaptureMode::kPacket;
-  slot_bytes_ = static_cast<size_t>(slot_bytes);
-  slots_.resize(static_cast<size_t>(slots));
-  messages_.resize(static_cast<size_t>(slots));
-  if (!Reference(slab, "slab", &slab_) || !Reference(descriptors, "descriptors", &descriptors_) ||
-      !Reference(counters, "counters", &counters_)) {
-    return false;
-  }
-  Memory memory;
-  if (!Resolve(&memory) || !on_batch_.Set(env(), self, on_batch, "FAKETCP_CAPTURE")) return false;
+  if (!memory_.Take(env(), options, kMaxSlots, kMinSlotBytes) || !on_batch_.Set(env(), self, on_batch, "FAKETCP_CAPTURE")) return false;
+  slots_.resize(memory_.slots());
+  messages_.resize(memory_.slots());
 
   Failure failure;
   fd_ = OpenCapture(mode_, v6_, program, static_cast<int>(receive_buffer), &failure);
@@ -135,37 +103,12 @@ bool Capture::Watch(napi_value self) {
   return true;
 }
 
-/** False with an exception pending when the arrays are not (or no longer) as large as the slots need. */
-bool Capture::Resolve(Memory* memory) {
-  const napi_env napi = env().napi();
-  napi_value slab = nullptr;
-  napi_value descriptors = nullptr;
-  napi_value counters = nullptr;
-  napi_get_reference_value(napi, slab_, &slab);
-  napi_get_reference_value(napi, descriptors_, &descriptors);
-  napi_get_reference_value(napi, counters_, &counters);
-  Bytes bytes;
-  if (!ToBytes(napi, slab, "slab", &bytes) ||
-      !ToWords(napi, descriptors, "descriptors", slots_.size() * D_WORDS, &memory->descriptors) ||
-      !ToNumbers(napi, counters, "counters", CAPTURE_COUNTERS, &memory->counters)) {
-    return false;
-  }
-  if (bytes.size < slots_.size() * slot_bytes_) {
-    return ThrowRange(napi, "slab must have slots * slotBytes = %zu bytes, it has %zu", slots_.size() * slot_bytes_, bytes.size);
-  }
-  memory->slab = const_cast<uint8_t*>(bytes.data);
-  return true;
-}
-
 void Capture::Close() {
   poll_.Close();
   if (fd_ >= 0) close(fd_);
   fd_ = -1;
   on_batch_.Clear();
-  for (napi_ref* reference : {&slab_, &descriptors_, &counters_}) {
-    if (*reference != nullptr) napi_delete_reference(env().napi(), *reference);
-    *reference = nullptr;
-  }
+  memory_.Release();
   Unhold();
 }
 
@@ -191,8 +134,8 @@ int64_t Capture::Read(napi_value self) {
   reading_ = true;
   int64_t packets = 0;
   for (int round = 0; round < kRounds && fd_ >= 0 && !env().ending(); round++) {
-    Memory memory;
-    if (!Resolve(&memory)) {
+    BatchMemory::View memory;
+    if (!memory_.Resolve(&memory)) {
       packets = -1;
       break;
     }
@@ -210,14 +153,14 @@ int64_t Capture::Read(napi_value self) {
   return packets;
 }
 
-int Capture::Receive(const Memory& memory) {
+int Capture::Receive(const BatchMemory::View& memory) {
   if (prepared_ != memory.slab) {
     prepared_ = memory.slab;
     used_ = slots_.size();
   }
   for (size_t i = 0; i < used_; i++) {
     Slot& slot = slots_[i];
-    slot.vector = {memory.slab + i * slot_bytes_, slot_bytes_};
+    slot.vector = {memory.slab + i * memory_.slot_bytes(), memory_.slot_bytes()};
     messages_[i].msg_hdr = {&slot.from, sizeof slot.from, &slot.vector, 1, slot.control, sizeof slot.control, 0};
   }
   memory.counters[COUNT_CALLS]++;
@@ -226,16 +169,16 @@ int Capture::Receive(const Memory& memory) {
   return received;
 }
 
-int32_t Capture::Describe(const Memory& memory, int received) {
+int32_t Capture::Describe(const BatchMemory::View& memory, int received) {
   memory.counters[COUNT_PACKETS] += received;
   int32_t described = 0;
   for (int i = 0; i < received; i++) {
-    const size_t offset = static_cast<size_t>(i) * slot_bytes_;
+    const size_t offset = static_cast<size_t>(i) * memory_.slot_bytes();
     int32_t* const descriptor = memory.descriptors + described * D_WORDS;
     const Verdict verdict = DescribeOne(memory.slab + offset, static_cast<uint32_t>(offset), messages_[static_cast<size_t>(i)], descriptor);
     if (verdict != Verdict::kAccepted) {
       memory.counters[static_cast<int32_t>(verdict)]++;
-    } else if (described == 0 || !Coalesce(descriptor - D_WORDS, descriptor, memory.slab, RoomOf(descriptor[-D_WORDS + D_OFFSET]))) {
+    } else if (described == 0 || !Coalesce(descriptor - D_WORDS, descriptor, memory.slab, memory_.RoomOf(descriptor[-D_WORDS + D_OFFSET]))) {
       described++;
     }
   }
@@ -261,9 +204,6 @@ Verdict Capture::DescribeOne(const uint8_t* slot, uint32_t offset, const mmsghdr
   const auto parse = v6_ ? ParseIpv6 : ParseIpv4;
   return parse(slot + skipped, size - skipped, offset + static_cast<uint32_t>(skipped), arrival.meta, descriptor);
 }
-
-/** Bytes from `offset` to the end of its slot. */
-size_t Capture::RoomOf(int32_t offset) const { return slot_bytes_ - static_cast<size_t>(offset) % slot_bytes_; }
 
 bool Capture::SetFilter(napi_value value) {
   Bytes program;

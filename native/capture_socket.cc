@@ -115,6 +115,10 @@ int ReadDrops(CaptureMode mode, int fd, uint32_t* drops) {
     *drops = stats.tp_drops;
     return 0;
   }
+  return ReadSocketDrops(fd, drops);
+}
+
+int ReadSocketDrops(int fd, uint32_t* drops) {
   uint32_t memory[SK_MEMINFO_VARS] = {};
   socklen_t size = sizeof memory;
   if (getsockopt(fd, SOL_SOCKET, SO_MEMINFO, memory, &size) != 0) return errno;

@@ -35,6 +35,9 @@ int SetReceiveBuffer(int fd, int bytes);
 /** Drops since the last call (kPacket) or since the socket was opened (kRaw), in `drops`. 0 or a positive errno. */
 int ReadDrops(CaptureMode mode, int fd, uint32_t* drops);
 
+/** What any IP socket has dropped for want of buffer since it was opened (SO_MEMINFO). 0 or a positive errno. */
+int ReadSocketDrops(int fd, uint32_t* drops);
+
 /** Control messages and source address of a received packet -> what the parser needs. For raw IPv6, addresses and hop limit too. */
 struct Arrival {
   PacketMeta meta;

@@ -9,16 +9,14 @@
 #include <cstring>
 
 #include "classes.h"
+#include "gso_sender.h"
 #include "headers.h"
-#include "sender.h"
 #include "virtio.h"
 
 namespace faketcp {
 namespace {
 
 constexpr size_t kMaxLinkHeader = (HOP_WORDS - HOP_HEADER) * sizeof(int32_t);
-/** Pieces of memory that one packet is put together from, its headers aside. */
-constexpr size_t kMaxParts = 64;
 /** Where a TCP header has its checksum. */
 constexpr uint16_t kChecksumOffset = 16;
 
@@ -28,27 +26,19 @@ size_t LinkHeaderBytes(const int32_t* hop) {
   return named < kMaxLinkHeader ? named : kMaxLinkHeader;
 }
 
-class PacketSender final : public Sender {
+class PacketSender final : public GsoSender {
  public:
-  explicit PacketSender(Env& env) : Sender(env) {}
+  explicit PacketSender(Env& env) : GsoSender(env) {}
   bool Open(napi_value self, napi_value options);
 
  private:
   bool TakeArguments(const SendArguments& args) override;
   bool CheckDescriptor(const int32_t* descriptor, size_t index, size_t* headers) override;
   void SendTrain(const int32_t* descriptor, const Bytes* buffers) override;
-  void Add(const uint8_t* data, size_t bytes);
-  void Finish(const int32_t* descriptor, bool last);
+  /** Behind the headers. */
+  iovec* Parts() override { return vectors_[next()] + 1; }
+  void SendPiece(const int32_t* descriptor, const Piece& piece, bool last) override;
 
-  /** The packet that is being put together: consecutive segments from `seq` on. */
-  struct {
-    uint32_t seq;
-    /** Segments of the train before it. */
-    uint32_t index;
-    size_t bytes;
-    uint32_t segments;
-    size_t parts;
-  } packet_{};
   iovec vectors_[kBatch][1 + kMaxParts];
   uint8_t headers_[kBatch][sizeof(VirtioNetHeader) + kMaxLinkHeader + kMaxHeaderBytes];
   sockaddr_ll to_[kBatch];
@@ -96,54 +86,13 @@ bool PacketSender::CheckDescriptor(const int32_t* d, size_t index, size_t* heade
 }
 
 void PacketSender::SendTrain(const int32_t* d, const Bytes* buffers) {
-  int32_t skip = d[D_SKIP];
-  const int32_t length = d[D_LENGTH];
-  const size_t size = static_cast<size_t>(d[D_SEGMENT]);
   // With the link header less than the devices' gso_max_size (65 536 unless somebody changed it): the kernel would cut it up before the device
   // (gso_features_check), and hand over every segment by itself.
   const size_t room = kMaxPacket - LinkHeaderBytes(hops_ + d[D_HOP] * HOP_WORDS) - HeaderBytes(!IsMapped(d + KEY_REMOTE), d);
-  packet_ = {Word(d, D_SEQ), 0, 0, 0, 0};
-  if (length == 0) {
-    if (skip == 0) Finish(d, true);
-    return;
-  }
-  for (int32_t i = 0; i < length; i++) {
-    const Bytes& buffer = buffers[i];
-    for (size_t at = 0; at < buffer.size; at += size) {
-      const size_t left = buffer.size - at;
-      const size_t bytes = left < size ? left : size;
-      if (skip > 0) {
-        skip--;
-        packet_.seq += static_cast<uint32_t>(bytes);
-        packet_.index++;
-        continue;
-      }
-      // Only the last segment of a packet may be shorter than its GSO size.
-      const bool uneven = packet_.bytes != packet_.segments * size;
-      if (packet_.segments > 0 && (uneven || packet_.bytes + bytes > room || packet_.parts == kMaxParts)) {
-        Finish(d, false);
-        if (failed()) return;
-      }
-      Add(buffer.data + at, bytes);
-    }
-  }
-  if (packet_.segments > 0) Finish(d, true);
+  SendPieces(d, buffers, {room, UINT32_MAX});
 }
 
-void PacketSender::Add(const uint8_t* data, size_t bytes) {
-  iovec* parts = vectors_[next()] + 1;
-  iovec* last = packet_.parts > 0 ? &parts[packet_.parts - 1] : nullptr;
-  if (last != nullptr && static_cast<uint8_t*>(last->iov_base) + last->iov_len == data) {
-    last->iov_len += bytes;
-  } else {
-    parts[packet_.parts++] = {const_cast<uint8_t*>(data), bytes};
-  }
-  packet_.bytes += bytes;
-  packet_.segments++;
-}
-
-/** Queues the packet that was put together; the next one follows it in sequence. */
-void PacketSender::Finish(const int32_t* d, bool last) {
+void PacketSender::SendPiece(const int32_t* d, const Piece& piece, bool last) {
   const size_t i = next();
   const bool v6 = !IsMapped(d + KEY_REMOTE);
   const int32_t* hop = hops_ + d[D_HOP] * HOP_WORDS;
@@ -151,14 +100,14 @@ void PacketSender::Finish(const int32_t* d, bool last) {
   uint8_t* const header = headers_[i];
   uint8_t* const frame = header + sizeof(VirtioNetHeader);
   memcpy(frame, hop + HOP_HEADER, link);
-  const size_t bytes = WriteHeaders(v6, d, {packet_.seq, packet_.index, nullptr, packet_.bytes, last, true}, frame + link);
+  const size_t bytes = WriteHeaders(v6, d, {Word(d, D_SEQ) + piece.offset, piece.index, nullptr, piece.bytes, last, true}, frame + link);
 
   VirtioNetHeader virtio{};
   virtio.flags = VirtioNetHeader::kNeedsChecksum;
   virtio.csum_start = static_cast<uint16_t>(link + bytes - TcpHeaderBytes(d));
   virtio.csum_offset = kChecksumOffset;
   virtio.hdr_len = static_cast<uint16_t>(link + bytes);
-  if (packet_.segments > 1) {
+  if (piece.segments > 1) {
     virtio.gso_type = v6 ? VirtioNetHeader::kGsoTcpv6 : VirtioNetHeader::kGsoTcpv4;
     virtio.gso_size = static_cast<uint16_t>(d[D_SEGMENT]);
   }
@@ -170,10 +119,8 @@ void PacketSender::Finish(const int32_t* d, bool last) {
   to.sll_protocol = htons(v6 ? ETH_P_IPV6 : ETH_P_IP);
   to.sll_ifindex = hop[HOP_IFINDEX];
   vectors_[i][0] = {header, sizeof virtio + link + bytes};
-  message(i) = {&to, sizeof to, vectors_[i], 1 + packet_.parts, nullptr, 0, 0};
-  const uint32_t segments = packet_.segments > 0 ? packet_.segments : 1;
-  packet_ = {packet_.seq + static_cast<uint32_t>(packet_.bytes), packet_.index + segments, 0, 0, 0};
-  Queue(segments);
+  message(i) = {&to, sizeof to, vectors_[i], 1 + piece.parts, nullptr, 0, 0};
+  Queue(piece.segments > 0 ? piece.segments : 1);
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// What both senders have in common; see sender.h.
+// What all senders have in common; see sender.h.
 #include "sender.h"
 
 #include <unistd.h>
@@ -85,7 +85,9 @@ bool Sender::Send(const SendArguments& args, double* sent) {
   }
   if (error_ == 0) Flush();
   *sent = static_cast<double>(sent_);
-  return error_ != EAGAIN || AwaitWritable(args.self);
+  if (error_ == EAGAIN && !AwaitWritable(args.self)) return false;
+  Sent(args.self);
+  return true;
 }
 
 // Everything is checked and every buffer looked up before the first packet leaves: an exception means that nothing was sent.
@@ -145,16 +147,22 @@ void Sender::Flush() {
     if (taken > 0) {
       for (int i = 0; i < taken; i++) sent_ += segments_[done++];
     } else if (errno != EINTR) {
-      error_ = errno;
-      break;
+      uint32_t taken = 0;
+      error_ = errno == EAGAIN ? EAGAIN : Refused(done, errno, &taken);
+      sent_ += taken;
+      if (error_ != 0) break;
+      done++;
     }
   }
   queued_ = 0;
   Restart();
 }
 
+int Sender::Refused(size_t, int error, uint32_t*) { return error; }
+
 bool Sender::AwaitWritable(napi_value self) {
-  const int failed = poll_.Start(env(), fd_, UV_WRITABLE, OnWritable, this);
+  const int watched = WritableDescriptor();
+  const int failed = watched < 0 ? -errno : poll_.Start(env(), watched, UV_WRITABLE, OnWritable, this);
   if (failed != 0) return ThrowSystem(env().napi(), -failed, "epoll_ctl");
   Hold(self);
   return true;
@@ -169,18 +177,19 @@ void Sender::OnWritable(void* owner, int) {
   napi_get_named_property(napi, self, kOnWritable, &on_writable);
   // Closed rather than stopped: a stopped poll would still be a handle for the garbage collector's sake to look after.
   sender->poll_.Close();
-  sender->Unhold();
+  if (!sender->listens()) sender->Unhold();
   sender->context_.Call(self, on_writable, 0, nullptr);
 }
 
-napi_value Sender::Define(napi_env napi, const char* name, napi_callback construct) {
-  const napi_property_descriptor members[] = {
+napi_value Sender::Define(napi_env napi, const char* name, napi_callback construct, std::initializer_list<napi_property_descriptor> more) {
+  std::vector<napi_property_descriptor> members = {
       Method("send", SendMethod),
       Getter("errno", Errno),
       Method("close", Plain<Sender, &Sender::Close>),
   };
+  members.insert(members.end(), more);
   napi_value constructor = nullptr;
-  napi_define_class(napi, name, NAPI_AUTO_LENGTH, construct, nullptr, sizeof members / sizeof *members, members, &constructor);
+  napi_define_class(napi, name, NAPI_AUTO_LENGTH, construct, nullptr, members.size(), members.data(), &constructor);
   return constructor;
 }
 

@@ -1,9 +1,10 @@
-// What both senders have in common: the arguments of `send` and their checks, the batch on its way to sendmmsg, waiting for room. Knows
+// What all senders have in common: the arguments of `send` and their checks, the batch on its way to sendmmsg, waiting for room. Knows
 // descriptors and buffers; which bytes go in front of the payload, and to which address, the derived class decides.
 #pragma once
 
 #include <sys/socket.h>
 
+#include <initializer_list>
 #include <vector>
 
 #include "callback.h"
@@ -27,17 +28,17 @@ class Sender : public Wrapped {
   void EnvironmentEnds() override { Close(); }
   /** There is nothing to listen to until room is awaited. */
   bool Watch(napi_value) { return true; }
-  void Close();
+  virtual void Close();
   /** False with an exception pending, and nothing sent, when the arguments are wrong. */
   bool Send(const SendArguments& args, double* sent);
   int error() const { return -error_; }
 
-  /** The JavaScript class of a derived one: its methods are the same. */
-  static napi_value Define(napi_env napi, const char* name, napi_callback construct);
+  /** The JavaScript class of a derived one, which may have `more` members. */
+  static napi_value Define(napi_env napi, const char* name, napi_callback construct, std::initializer_list<napi_property_descriptor> more = {});
 
  protected:
   explicit Sender(Env& env);
-  ~Sender() override { Close(); }
+  ~Sender() override { Sender::Close(); }
 
   /** Takes `fd` over and gives it the send buffer and the callback of `options`. False with an exception pending. */
   bool Prepare(napi_value self, napi_value options, int fd);
@@ -49,11 +50,24 @@ class Sender : public Wrapped {
   virtual void SendTrain(const int32_t* descriptor, const Bytes* buffers) = 0;
   /** Runs before the first train of a call and after each Flush: nothing that was queued is referred to any more. */
   virtual void Restart() {}
+  /**
+   * The kernel has refused message `index` with `error`. Returns 0 once it has been sent in another way after all, or why it cannot be; the first `*sent` of its
+   * segments have gone then.
+   */
+  virtual int Refused(size_t index, int error, uint32_t* sent);
+  /** The last thing of a call: JavaScript may be called. */
+  virtual void Sent(napi_value) {}
+  /** What is watched for room: another descriptor of the socket where the socket itself is watched already. -1 with errno. */
+  virtual int WritableDescriptor() { return fd_; }
+  /** The derived class holds itself while it is open. */
+  virtual bool listens() const { return false; }
 
+  int fd() const { return fd_; }
   bool failed() const { return error_ != 0; }
   /** Where the next message is written; Queue() then hands it on, as so many segments. */
   size_t next() const { return queued_; }
   msghdr& message(size_t index) { return messages_[index].msg_hdr; }
+  uint32_t segments(size_t index) const { return segments_[index]; }
   void Queue(uint32_t segments);
 
  private:

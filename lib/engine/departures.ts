@@ -1,12 +1,12 @@
 // What leaves a flow when it is its turn: the hello, what the stream has written, the FIN, an acknowledgement.
 import { S_IRS, S_ISN, S_SND_MAX, S_SND_NXT, S_SND_WND } from '../flow/layout.ts'
 import { distance } from '../flow/serial.ts'
+import type { Outbox } from '../link/outbox.ts'
 import { ACK, PSH } from '../native/layout.ts'
 import { nextSequence } from '../wire/rules.ts'
 import { roomToSend } from '../wire/stream-rules.ts'
 import type { FlowLife, FlowParts } from './flow-parts.ts'
 import type { Framing } from './framing.ts'
-import type { Outbox } from './outbox.ts'
 
 const NEVER = Number.POSITIVE_INFINITY
 

@@ -8,6 +8,7 @@ import { F_OPENED_MS } from '../flow/layout.ts'
 import { EXISTS, type FlowTable, FULL } from '../flow/table.ts'
 import { type Capture, type CaptureFilter, type CaptureMode, openCapture } from '../link/capture.ts'
 import type { Path } from '../link/next-hops.ts'
+import type { Outbox } from '../link/outbox.ts'
 import { watchPathReports } from '../link/path-reports.ts'
 import type { LinkMode } from '../link/sender.ts'
 import type { Binding, NativeCarrier } from '../native/binding.ts'
@@ -18,7 +19,6 @@ import { Flow, type FlowHost } from './flow.ts'
 import type { FlowSettings } from './flow-parts.ts'
 import { Links } from './links.ts'
 import { type Orphan, Orphans } from './orphans.ts'
-import type { Outbox } from './outbox.ts'
 
 export interface EngineSettings {
   readonly binding: Binding

@@ -1,8 +1,8 @@
 // How a flow ends in good order: our FIN, repeated until it is answered or clearly never will be, and the peer's FIN with its grace.
 import { S_RCV_NXT, S_SND_MAX, S_SND_NXT, S_SND_UNA } from '../flow/layout.ts'
 import { after, distance } from '../flow/serial.ts'
+import type { Outbox } from '../link/outbox.ts'
 import { ACK, FIN, PSH } from '../native/layout.ts'
-import type { Outbox } from './outbox.ts'
 import type { Segments } from './segments.ts'
 import type { Slot } from './slot.ts'
 

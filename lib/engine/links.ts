@@ -3,12 +3,12 @@
 import { isMapped } from '../address.ts'
 import { NOWHERE } from '../link/hop-table.ts'
 import { NextHops, type Path } from '../link/next-hops.ts'
+import { Outbox } from '../link/outbox.ts'
 import { type LinkMode, openPacketSender, openRawSender } from '../link/sender.ts'
 import type { Binding } from '../native/binding.ts'
 import { D_HOP, D_KEY, HOP_IFINDEX, HOP_WORDS, KEY_LOCAL } from '../native/layout.ts'
 import type { Clock } from './clock.ts'
 import type { Flow } from './flow.ts'
-import { Outbox } from './outbox.ts'
 
 /** What the links need of their engine. */
 export interface LinksHost {

@@ -18,6 +18,7 @@ export interface Binding {
     pid: number,
   ) => NativeOwnedChild
   readonly PathReports: new (options: PathReportsOptions) => NativePathReports
+  readonly UdpSocket: new (options: UdpSocketOptions) => NativeUdpSocket
   /** Writes the four words of the source address that the host would use towards `address` (`getsockname` of a connected datagram socket)
    * into `out`, and returns the path MTU known for it (IP_MTU), or 0. With the destination local, source and destination are equal. */
   sourceAddress(address: string, out: Int32Array): number
@@ -234,4 +235,70 @@ export interface PathReportsOptions {
 export interface NativePathReports {
   /** Idempotent. `onReports` is never called afterwards. */
   close(): void
+}
+
+export interface UdpSocketOptions {
+  readonly family: 4 | 6
+  /** One of this host's, or the unspecified address: then trains tell which one they came to, and go out from the one they name. */
+  readonly address: string
+  /** 0: the kernel chooses. */
+  readonly port: number
+  /** For family 6; without it the unspecified address takes IPv4, too, as IPv4-mapped addresses. */
+  readonly ipv6Only: boolean
+  /**
+   * Who else may have the port. `none`: nobody. `offer`: `EADDRINUSE` if anybody has it, but sockets of this user may join later. `join`: those do, and
+   * until they are connected, datagrams of anybody may reach them.
+   */
+  readonly sharing: 'none' | 'offer' | 'join'
+  /** Type of service or traffic class, 0 to 255. */
+  readonly tos: number
+  /** Datagrams that do not fit the path are refused with EMSGSIZE; else they are fragmented. */
+  readonly dontFragment: boolean
+  /** SO_RCVBUFFORCE, else SO_RCVBUF. */
+  readonly receiveBufferBytes: number
+  /** SO_SNDBUFFORCE, else SO_SNDBUF. */
+  readonly sendBufferBytes: number
+  /** As for a capture, at most 64 slots of at least 65 535 bytes. Sockets of one thread may share slab and descriptors: what was read is used up within `onBatch`. */
+  readonly slab: Uint8Array
+  readonly slots: number
+  readonly slotBytes: number
+  /** `slots * D_WORDS` words, of which D_KEY, D_OFFSET, D_LENGTH, D_SEGMENT and D_IFINDEX are filled; an empty datagram is a train of its own, of length and segment 0. */
+  readonly descriptors: Int32Array
+  /** `CAPTURE_COUNTERS` numbers, by COUNT_* and REJECT_TRUNCATED. */
+  readonly counters: Float64Array
+  /** Once for each recvmmsg that brought something: that many descriptors are filled. Consecutive datagrams of one peer and one size are one train. */
+  readonly onBatch: (count: number) => void
+  /** As for a sender. */
+  readonly onWritable: () => void
+  /** What the kernel has heard of a connected socket's datagrams (negative errno): ECONNREFUSED, EMSGSIZE, ... The socket lives on. May be called within `send`. */
+  readonly onError: (errno: number) => void
+}
+
+/** A kernel UDP socket. */
+export interface NativeUdpSocket extends NativeSender {
+  readonly localPort: number
+  /** What the kernel granted (SO_RCVBUF). */
+  readonly receiveBufferBytes: number
+  /**
+   * From here on only datagrams of this peer arrive, and it is where all trains go to. What had arrived before, of whomever, is still read, with its true source.
+   */
+  connect(address: string, port: number): void
+  /** Fills the nine key words; the remote end is 0 unless connected. */
+  key(out: Int32Array): void
+  /** Of a connected socket: bytes of the longest IP packet that the kernel believes the path takes (IP_MTU). */
+  pathMtu(): number
+  /**
+   * Sends trains, from D_KEY's local address if that is not unspecified, to its remote end; those are the socket's own once it is connected. Of the other words only
+   * D_OFFSET, D_LENGTH, D_SEGMENT, D_SKIP, and D_IFINDEX for link-local addresses, are read. D_LENGTH 0 is one empty datagram. Equal segments that
+   * follow each other leave in one piece (UDP_SEGMENT), one by one where the kernel refuses that.
+   *
+   * @returns as `NativeSender.send`, counted in datagrams
+   */
+  send(descriptors: Int32Array, from: number, count: number, buffers: readonly Uint8Array[]): number
+  /** Reads what is waiting now, as the poll would (bounded), calling `onBatch`; does nothing inside its own `onBatch`. Returns datagrams read, merged ones counted once. */
+  drain(): number
+  /** Datagrams that the kernel has dropped for want of buffer. One system call. */
+  kernelDrops(): number
+  ref(): void
+  unref(): void
 }

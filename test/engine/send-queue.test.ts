@@ -1,12 +1,12 @@
 // What is numbered towards a real TCP, and what waits: the window is never left.
 import { expect, it } from 'vitest'
 import { LinkChoice } from '../../lib/engine/link-choice.ts'
-import { Outbox } from '../../lib/engine/outbox.ts'
 import { Segments } from '../../lib/engine/segments.ts'
 import { SendQueue } from '../../lib/engine/send-queue.ts'
 import { Slot } from '../../lib/engine/slot.ts'
 import { S_MAX_MESSAGE, S_SND_MAX, S_SND_NXT, S_SND_UNA, S_SND_WND } from '../../lib/flow/layout.ts'
 import { FlowTable } from '../../lib/flow/table.ts'
+import { Outbox } from '../../lib/link/outbox.ts'
 import { ACK, D_FLAGS, D_LENGTH, D_OFFSET, D_SEQ, D_WORDS, PSH } from '../../lib/native/layout.ts'
 
 /** A stream from sequence number `first` on, and what leaves of it: sequence numbers and texts. */

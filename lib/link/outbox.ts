@@ -1,7 +1,7 @@
 // Trains on their way to the kernel by one link: filled by flows, sent in one native call, resumed after a full socket buffer.
 import { EAGAIN, EINVAL, ENOBUFS, rethrowLater } from '../errors.ts'
-import type { Sender } from '../link/sender.ts'
 import { D_LENGTH, D_OFFSET, D_SEGMENT, D_SKIP, D_WORDS } from '../native/layout.ts'
+import type { Sender } from './sender.ts'
 
 /** Whoever has trains in an outbox. */
 export interface TrainOwner {
@@ -36,10 +36,11 @@ const SENT = 0
  */
 export class Outbox {
   /** The descriptor at the result of `control` and `train` is the caller's to fill, except D_OFFSET, D_LENGTH, D_SEGMENT and D_SKIP. */
-  readonly words = new Int32Array(CAPACITY * D_WORDS)
-  readonly #owners: Array<TrainOwner | undefined> = new Array(CAPACITY).fill(undefined)
+  readonly words: Int32Array
+  readonly #capacity: number
+  readonly #owners: Array<TrainOwner | undefined>
   /** Segments of each train, counted once when it is added. */
-  readonly #segments = new Int32Array(CAPACITY)
+  readonly #segments: Int32Array
   readonly #buffers: Uint8Array[] = []
   readonly #sender: Sender
   readonly #onRoom: () => void
@@ -55,8 +56,13 @@ export class Outbox {
   /**
    * @param onRoom called when a blocked outbox is empty again
    * @param hops for a link that sends by hops; see {@link Hops}
+   * @param capacity trains that it holds; one of a single connection needs fewer
    */
-  constructor(open: (onWritable: () => void) => Sender, onRoom: () => void, hops?: Hops) {
+  constructor(open: (onWritable: () => void) => Sender, onRoom: () => void, hops?: Hops, capacity = CAPACITY) {
+    this.words = new Int32Array(capacity * D_WORDS)
+    this.#capacity = capacity
+    this.#owners = new Array(capacity).fill(undefined)
+    this.#segments = new Int32Array(capacity)
     this.#onRoom = onRoom
     this.#hops = hops
     this.#sender = open(() => this.#retry())
@@ -74,11 +80,11 @@ export class Outbox {
 
   /** Sends what is there if need be; false when nothing can be added now. Tells nobody anything. */
   makeRoom(): boolean {
-    if (this.#count === CAPACITY) this.transmit()
+    if (this.#count === this.#capacity) this.transmit()
     return !this.#blocked && !this.#closed
   }
 
-  /** Adds a segment without payload; the caller fills the descriptor at the returned word. */
+  /** Adds a segment without payload, which is nobody's loss; the caller fills the descriptor at the returned word. */
   control(): number {
     return this.open(undefined, 1, 0)
   }
@@ -240,6 +246,7 @@ export class Outbox {
     const at = this.#from * D_WORDS
     const segment = this.words[at + D_SEGMENT]
     let skip = this.words[at + D_SKIP]
+    if (this.words[at + D_LENGTH] === 0) return 0
     for (let i = this.words[at + D_OFFSET]; ; i++) {
       const { length } = this.#buffers[i]
       const segments = Math.ceil(length / segment)

@@ -1,7 +1,7 @@
 // The outbox against a sender that answers as told: what waits, what is refused, what another link takes over.
 import { setTimeout as delay } from 'node:timers/promises'
 import { expect, it } from 'vitest'
-import { type Hops, Outbox, type TrainOwner } from '../../lib/engine/outbox.ts'
+import { type Hops, Outbox, type TrainOwner } from '../../lib/link/outbox.ts'
 import { D_HOP, D_LENGTH, D_OFFSET, D_SEQ, D_SKIP, D_WORDS } from '../../lib/native/layout.ts'
 
 const [EPERM, EAGAIN, EINVAL, ENOBUFS] = [-1, -11, -22, -105]
