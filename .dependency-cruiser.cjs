@@ -4,7 +4,7 @@
 /** Each layer may import from itself and from the layers that it names. */
 const LAYERS = {
   index: { path: '^lib/index\\.ts$', to: ['tunnel', 'udp', 'verbs', 'streams', 'transport', 'flow', 'link', 'leaves'] },
-  tunnel: { path: '^lib/tunnel/', to: ['verbs', 'streams', 'transport', 'leaves'] },
+  tunnel: { path: '^lib/tunnel/', to: ['verbs', 'streams', 'transport', 'leaves', 'native'] },
   udp: { path: '^lib/udp/', to: ['verbs', 'streams', 'transport', 'leaves'] },
   verbs: {
     path: '^lib/(dial|listen|listeners|options)\\.ts$',

@@ -108,6 +108,7 @@ NAPI_MODULE_INIT() {
       constant("RouteSocket", DefineRouteSocket(env)),
       constant("OwnedChild", DefineOwnedChild(env)),
       constant("PathReports", DefinePathReports(env)),
+      constant("TunnelCodec", DefineTunnelCodec(env)),
       constant("layout", Layout(env)),
       Method("sourceAddress", SourceAddress),
       Method("parseAddress", ParseAddress),

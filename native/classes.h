@@ -14,5 +14,6 @@ napi_value DefineCarrierInbox(napi_env napi);
 napi_value DefineRouteSocket(napi_env napi);
 napi_value DefineOwnedChild(napi_env napi);
 napi_value DefinePathReports(napi_env napi);
+napi_value DefineTunnelCodec(napi_env napi);
 
 }  // namespace faketcp
