@@ -109,6 +109,7 @@ NAPI_MODULE_INIT() {
       constant("OwnedChild", DefineOwnedChild(env)),
       constant("PathReports", DefinePathReports(env)),
       constant("UdpSocket", DefineUdpSocket(env)),
+      constant("TunnelCodec", DefineTunnelCodec(env)),
       constant("layout", Layout(env)),
       Method("sourceAddress", SourceAddress),
       Method("parseAddress", ParseAddress),

@@ -15,5 +15,6 @@ napi_value DefineRouteSocket(napi_env napi);
 napi_value DefineOwnedChild(napi_env napi);
 napi_value DefinePathReports(napi_env napi);
 napi_value DefineUdpSocket(napi_env napi);
+napi_value DefineTunnelCodec(napi_env napi);
 
 }  // namespace faketcp

@@ -99,7 +99,20 @@ namespace faketcp {
   X(REPORT_SEQ, 9)        \
   X(REPORT_MTU, 10)       \
   X(REPORT_SIZE, 11)      \
-  X(REPORT_WORDS, 12)
+  X(REPORT_WORDS, 12)     \
+  X(RUN_TYPE, 0)          \
+  X(RUN_SESSION, 1)       \
+  X(RUN_OFFSET, 2)        \
+  X(RUN_LENGTH, 3)        \
+  X(RUN_SEGMENT, 4)       \
+  X(RUN_MESSAGES, 5)      \
+  X(RUN_WORDS, 6)         \
+  X(CODEC_PACKED, 0)      \
+  X(CODEC_UNPACKED, 1)    \
+  X(CODEC_TRUNCATED, 2)   \
+  X(CODEC_REPLAYED, 3)    \
+  X(CODEC_FORGED, 4)      \
+  X(CODEC_COUNTERS, 5)
 
 #define FAKETCP_CONSTANT(name, value) constexpr int32_t name = value;
 FAKETCP_LAYOUT(FAKETCP_CONSTANT)

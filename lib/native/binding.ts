@@ -19,6 +19,10 @@ export interface Binding {
   ) => NativeOwnedChild
   readonly PathReports: new (options: PathReportsOptions) => NativePathReports
   readonly UdpSocket: new (options: UdpSocketOptions) => NativeUdpSocket
+  /** Throws an `Error` with the code 'ENOTSUP' where the process has no OpenSSL or it refuses the cipher. */
+  readonly TunnelCodec: new (
+    options: TunnelCodecOptions,
+  ) => NativeTunnelCodec
   /** Writes the four words of the source address that the host would use towards `address` (`getsockname` of a connected datagram socket)
    * into `out`, and returns the path MTU known for it (IP_MTU), or 0. With the destination local, source and destination are equal. */
   sourceAddress(address: string, out: Int32Array): number
@@ -301,4 +305,58 @@ export interface NativeUdpSocket extends NativeSender {
   kernelDrops(): number
   ref(): void
   unref(): void
+}
+
+/** Of one direction of a flow, and never of another flow: numbers start at 0, and a key under which a number came twice is worth nothing. */
+export interface TunnelKeys {
+  readonly cipher: 'aes-256-gcm' | 'chacha20-poly1305'
+  /** 32 bytes. All are copied. */
+  readonly key: Uint8Array
+  /** 12 bytes, to which numbers are added by XOR. */
+  readonly iv: Uint8Array
+  /** 32 bytes: key of the mask over the numbers. */
+  readonly mask: Uint8Array
+}
+
+/** Both or none (plain). */
+export interface TunnelCodecOptions {
+  readonly seal?: TunnelKeys | undefined
+  /** Its `key` must differ from that of `seal`, else messages that come back to their sender would be taken for the peer's. */
+  readonly open?: TunnelKeys | undefined
+}
+
+/** The tunnel's messages (docs/wire.md), a train for each call. Nothing is allocated for a message. */
+export interface NativeTunnelCodec {
+  /** Bytes that a message is longer than its payload: 3 plain, 25 sealed. */
+  readonly overhead: number
+  /**
+   * A train of payloads, `length` bytes at `offset` of `memory`, one for each `segment` bytes (the last may be shorter), becomes a train of messages at
+   * `outOffset` of `out`, one for each `segment + overhead` bytes. A `length` of 0 is one message without payload. `out` must not overlap the payloads.
+   *
+   * @returns bytes written; 0 when the numbers (48 bits) are used up, and the flow has to end
+   */
+  pack(
+    type: number,
+    session: number,
+    memory: Uint8Array,
+    offset: number,
+    length: number,
+    segment: number,
+    out: Uint8Array,
+    outOffset: number,
+  ): number
+  /**
+   * A train of messages, one for each `segment` bytes (the last may be shorter), becomes runs of payloads in place: the train is overwritten. Messages
+   * that are not good are left out and counted.
+   *
+   * @param runs RUN_WORDS words for each run, at least one
+   * @returns runs filled; with all of them filled, there may be something `unread`
+   */
+  unpack(memory: Uint8Array, offset: number, length: number, segment: number, runs: Int32Array): number
+  /** Bytes at the end of the last train that are still to be unpacked, by another call. */
+  readonly unread: number
+  /** @param out CODEC_COUNTERS numbers, totals since the codec was made */
+  counters(out: Float64Array): void
+  /** Forgets the keys. `pack` and `unpack` throw afterwards. Idempotent. */
+  close(): void
 }

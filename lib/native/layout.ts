@@ -165,3 +165,29 @@ export const REPORT_MTU = 10
 /** Bytes of the quoted packet, IP header included. */
 export const REPORT_SIZE = 11
 export const REPORT_WORDS = 12
+
+/**
+ * Words of a run of payloads that `TunnelCodec.unpack` has taken out of messages: of one type and session, one behind the other in memory.
+ */
+export const RUN_TYPE = 0
+export const RUN_SESSION = 1
+/** Byte offset of the first payload. */
+export const RUN_OFFSET = 2
+/** Payload bytes of the whole run. */
+export const RUN_LENGTH = 3
+/** Bytes of each payload but the last, which may be shorter; 0: one message without payload, which is never joined with others. */
+export const RUN_SEGMENT = 4
+export const RUN_MESSAGES = 5
+export const RUN_WORDS = 6
+
+/** What a tunnel codec has counted: indexes into the `Float64Array` that `TunnelCodec.counters` fills. All are messages. */
+export const CODEC_PACKED = 0
+/** Good ones. */
+export const CODEC_UNPACKED = 1
+/** Too short to be one. */
+export const CODEC_TRUNCATED = 2
+/** Their number has come before, or is not among the newest 8 128. */
+export const CODEC_REPLAYED = 3
+/** Not authentic: another key, changed, or the codec's own that came back. */
+export const CODEC_FORGED = 4
+export const CODEC_COUNTERS = 5
