@@ -1,5 +1,5 @@
 // What an arriving segment does to its flow: judged by the rules, taken in, handed to the stream, or answered.
-import { F_LAST_HEARD_MS, S_DIALECT, S_IRS, S_ISN, S_SND_MAX, S_SND_WND } from '../flow/layout.ts'
+import { F_LAST_HEARD_MS, S_DIALECT, S_IRS, S_ISN, S_SND_MAX, S_SND_NXT, S_SND_WND } from '../flow/layout.ts'
 import {
   ACK,
   D_ACK,
@@ -308,7 +308,7 @@ export class Arrivals {
   #answer(): void {
     const parts = this.#parts
     const { words, base } = parts.slot
-    this.#flow.control(ACK, words[base + S_SND_MAX], nextAck(words, base))
+    this.#flow.control(ACK, words[base + (parts.farewell.begun ? S_SND_NXT : S_SND_MAX)], nextAck(words, base))
   }
 
   #receiveLate(aborted: boolean, d: Int32Array, at: number): void {

@@ -84,7 +84,8 @@ export class Departures {
     const repeat = !parts.hello.sayNow
     parts.hello.sayNow = false
     parts.hello.repeatNow = false
-    if (!repeat) seq = nextSequence(w, b, payload.length)
+    // Behind our FIN nothing may follow: the answer then has numbers that were used.
+    if (!repeat) seq = parts.farewell.begun ? (w[b + S_SND_NXT] - payload.length) | 0 : nextSequence(w, b, payload.length)
     else if (distance(w[b + S_SND_MAX], seq) > w[b + S_SND_WND]) {
       parts.hello.giveUp()
       this.#flow.helloMissed()

@@ -39,6 +39,8 @@ export interface EngineSettings {
 const ANSWERS_A_SECOND = 100
 const SAMPLE_MS = 1000
 const REAP_MS = 1000
+/** A timer that comes so late: the process was stopped or busy. */
+const LATE_MS = 1000
 /** Flushes that may follow each other before input gets its turn: a sender whose socket buffer never fills would starve it. */
 const FLUSHES_A_TURN = 4
 
@@ -448,9 +450,12 @@ export class Engine implements FlowHost {
 
   #onTimer(): void {
     const now = this.clock.now()
+    const late = now - this.#armed > LATE_MS
     this.#armed = Number.POSITIVE_INFINITY
     this.#disarm = () => {}
     this.#flushes = 0
+    // What came meanwhile still waits to be read: nobody is to be called silent who was not.
+    if (late) this.drain()
     for (let flow = this.#deadlines.peek(); flow !== undefined && flow.dueMs <= now && !this.#closed; flow = this.#deadlines.peek()) {
       const next = flow.onDue(now)
       if (flow.heapIndex === -1) continue // freed

@@ -1,8 +1,9 @@
 // How a flow ends in good order: our FIN, repeated until it is answered or clearly never will be, and the peer's FIN with its grace.
-import { S_RCV_NXT, S_SND_MAX, S_SND_NXT, S_SND_UNA } from '../flow/layout.ts'
+import { S_DIALECT, S_RCV_NXT, S_SND_MAX, S_SND_NXT, S_SND_UNA } from '../flow/layout.ts'
 import { after, distance } from '../flow/serial.ts'
 import type { Outbox } from '../link/outbox.ts'
 import { ACK, FIN, PSH } from '../native/layout.ts'
+import { DIALECT_TCP } from '../wire/dialect.ts'
 import type { Segments } from './segments.ts'
 import type { Slot } from './slot.ts'
 
@@ -69,8 +70,10 @@ export class Farewell {
     const length = words?.length ?? 0
     if (this.#sent === 0) {
       this.#seq = (w[b + S_SND_MAX] + length) | 0
-      w[b + S_SND_NXT] = (this.#seq + 1) | 0
-      w[b + S_SND_MAX] = w[b + S_SND_NXT]
+      w[b + S_SND_MAX] = (this.#seq + 1) | 0
+      // Until the FIN is acknowledged our acknowledgements stand where it does. Behind it, whoever has not seen it would take it for one of the lost
+      // bytes that are acknowledged with all others, and so nobody would send it again. A real TCP is not misled, and wants the true number.
+      w[b + S_SND_NXT] = w[b + S_DIALECT] === DIALECT_TCP ? w[b + S_SND_MAX] : this.#seq
     }
     const at = words === undefined ? outbox.control() : outbox.open(undefined, 1, length)
     this.#segments.write(outbox.words, at, words === undefined ? ACK | FIN : ACK | FIN | PSH, (this.#seq - length) | 0, now)

@@ -1,5 +1,5 @@
 // Counts what arrives of the peer's numbered frames: lost, doubled, reordered. Numbers on the wire have 32 bits and wrap; here they are extended.
-import type { Figures } from '../wire/frames.ts'
+import { type Figures, MOST_FRAMES } from '../wire/frames.ts'
 
 /** What an arriving number was found to be. */
 export const FIRST = 0
@@ -26,9 +26,10 @@ export class FrameWindow implements Figures {
   /** One past the highest number that has come; `expected` may be higher by what the peer told. */
   #seen = 0
 
-  /** The number that the 32 bits on the wire stand for: the nearest to what is expected. Below 0 for one before the first. */
+  /** The number that the 32 bits on the wire stand for: the nearest to what is expected. Below 0 for one before the first, or beyond what can be counted. */
   extend(counter: number): number {
-    return this.expected + ((counter - this.expected) | 0)
+    const number = this.expected + ((counter - this.expected) | 0)
+    return number < MOST_FRAMES ? number : -1
   }
 
   /** A data frame has arrived. */

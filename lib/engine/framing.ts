@@ -13,6 +13,7 @@ import {
   encodeEcho,
   encodeReport,
   FRAME_HEADER,
+  MOST_FRAMES,
   REPORT,
 } from '../wire/frames.ts'
 import { FIRST, FrameWindow } from './frame-window.ts'
@@ -87,6 +88,7 @@ export class Framing {
   #takeInOrder(memory: Uint8Array, offset: number, length: number, segment: number, now: number): number {
     const { expected } = this.#window
     if (this.#reorder !== undefined && !(this.#reorder.empty && this.#reorder.next === expected)) return 0
+    if (expected > MOST_FRAMES - length) return 0
     let count = 0
     for (let at = offset; at + FRAME_HEADER <= offset + length; at += segment) {
       if (memory[at] !== DATA || counterAt(memory, at) !== ((expected + count) | 0)) break

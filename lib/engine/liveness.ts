@@ -20,9 +20,10 @@ export class Liveness {
   readonly #options: FlowOptions
   /** Whether the peer is known to answer a question. One that is not is asked, for the sake of the boxes in between, but never given up. */
   answers = false
-  /** When the peer was last heard, as of the last look, and how often it has been asked since. */
+  /** When the peer was last heard, as of the last look, how often it has been asked since, and when last. */
   #silentSince = 0
   #asked = 0
+  #askedMs = 0
 
   constructor(slot: Slot, link: LinkChoice, options: FlowOptions) {
     this.#slot = slot
@@ -35,7 +36,7 @@ export class Liveness {
     const heard = this.#heardMs
     const { idleTimeoutMs: idle, keepAliveMs: keepAlive } = this.#options
     const idleDue = idle > 0 ? heard + idle : NEVER
-    const askDue = keepAlive > 0 ? heard + this.#silenceBefore(heard === this.#silentSince ? this.#asked : 0) : NEVER
+    const askDue = keepAlive > 0 ? this.#questionDue(heard === this.#silentSince ? this.#asked : 0) : NEVER
     return Math.min(idleDue, askDue, this.#addressDue)
   }
 
@@ -53,16 +54,17 @@ export class Liveness {
       this.#silentSince = heard
       this.#asked = 0
     }
-    if (keepAlive === 0 || now < heard + this.#silenceBefore(this.#asked)) return undefined
+    if (keepAlive === 0 || now < this.#questionDue(this.#asked)) return undefined
     if (this.answers && this.#asked >= QUESTIONS) return systemError(ETIMEDOUT, 'read', this.#remote)
     this.#asked++
+    this.#askedMs = now
     return 'ask'
   }
 
-  /** Milliseconds without a sign of the peer until the question that follows `asked` others, or the end. */
-  #silenceBefore(asked: number): number {
+  /** When the question is due that follows `asked` others, or the end. Each has its time to be answered, also in a process that was stopped and comes late. */
+  #questionDue(asked: number): number {
     const { keepAliveMs } = this.#options
-    return keepAliveMs + asked * (this.answers ? keepAliveMs / QUESTIONS : keepAliveMs)
+    return asked === 0 ? this.#heardMs + keepAliveMs : this.#askedMs + (this.answers ? keepAliveMs / QUESTIONS : keepAliveMs)
   }
 
   /** True while the flow's local address is missing and a time is set for its return. */

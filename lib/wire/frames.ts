@@ -15,6 +15,8 @@ export const CLOSE = 3
 export const FRAME_HEADER = 5
 /** Bytes of a close frame's text. It shares a segment with the FIN, on the smallest path too. */
 export const MAX_REASON = 256
+/** A figure of a report counts no further. No sender gets there; only one who lies, by counters that jump. */
+export const MOST_FRAMES = 2 ** 48 - 1
 
 const STAMP_AT = FRAME_HEADER
 const STAMP = 4

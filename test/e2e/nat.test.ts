@@ -106,3 +106,31 @@ it('without keepAliveMs such a silence ends the entry', async () => {
   await using scene = await through({ timeouts: { established: 2 }, keepAliveMs: 0 })
   await expect.poll(() => scene.routed.entries(PORT), { timeout: 10_000, interval: 250 }).toEqual([])
 })
+
+it.each(LINKS)(
+  'the router sees connections end as those of any TCP: TIME_WAIT after close(), CLOSE after destroy() (link %s)',
+  async (link) => {
+    await using scene = await through({ link })
+    const { routed, client, server, ids } = scene
+    const second = await client.dial({ host: routed.server.address4, port: PORT, link })
+    await server.next('connection')
+    await client.write(ids.client, 'before the end')
+    await client.write(second.id, 'before the end')
+    await server.next('message')
+    await server.next('message')
+    const states = async () => {
+      const entries = await routed.entries(PORT)
+      return Object.fromEntries(entries.map((entry) => [/sport=(\d+)/.exec(entry)?.[1], entry.split(/ +/)[2]]))
+    }
+    const { localPort } = await client.agent.run((ctx, id) => ({ localPort: ctx.state.conns[id].localPort }), ids.client)
+    expect(await states()).toEqual({ [localPort]: 'ESTABLISHED', [second.localPort]: 'ESTABLISHED' })
+    await client.close(ids.client)
+    await client.destroy(second.id)
+    for (let i = 0; i < 2; i++) await server.next('closed')
+    await expect.poll(states).toEqual({ [localPort]: 'TIME_WAIT', [second.localPort]: 'CLOSE' })
+    // Nor do the carriers say anything when the time comes for them to go.
+    await expect.poll(() => client.flows(), { timeout: 5000 }).toBe(0)
+    expect(await states()).toEqual({ [localPort]: 'TIME_WAIT', [second.localPort]: 'CLOSE' })
+    expect(await routed.invalid()).toEqual(ALL_VALID)
+  },
+)

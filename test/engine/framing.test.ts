@@ -3,7 +3,7 @@ import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { Framing } from '../../lib/engine/framing.ts'
 import type { Outgoing } from '../../lib/transport.ts'
-import { encodeEcho, encodeReport, FRAME_HEADER } from '../../lib/wire/frames.ts'
+import { CLOSE, DATA, decodeReport, encodeEcho, encodeReport, FRAME_HEADER, MOST_FRAMES } from '../../lib/wire/frames.ts'
 
 class End {
   readonly received: string[] = []
@@ -164,6 +164,25 @@ describe('framing', () => {
     expect(a.framing.stats.incoming.sent).toBe(0)
     expect(a.framing.talks).toBe(false)
     expect(b.framing.stats.rttMs).toBeUndefined()
+  })
+
+  it.each([
+    ['messages', DATA],
+    ['close frames', CLOSE],
+  ] as const)('a hostile peer whose %s jump by 2^31 each time gets reports that can be written', (_what, type) => {
+    const end = new End()
+    // Four times as far as a figure of 48 bits reaches.
+    for (let i = 1, counter = 0; i <= 2 ** 19; i++) {
+      counter += 2 ** 31 - 1
+      end.take(Buffer.of(type, counter / 2 ** 24, counter / 2 ** 16, counter / 2 ** 8, counter))
+    }
+    const { sent } = end.framing.stats.incoming
+    expect(sent).toBeLessThanOrEqual(MOST_FRAMES)
+    end.framing.report()
+    const [frame] = end.controls(0)
+    expect(decodeReport(frame, 0, frame.length)?.figures.expected).toBe(sent)
+    // It goes on where it stands.
+    expect(end.received).toHaveLength(end.framing.stats.incoming.received)
   })
 
   it('reports once, a second after the first message that no report speaks of, and no report calls for another', () => {

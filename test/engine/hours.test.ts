@@ -153,3 +153,27 @@ it('idleTimeoutMs ends what keepalive alone would have kept: nothing is heard wh
   await world.run(4000)
   expect(client.counted.closes).toEqual(['ERR_FAKETCP_IDLE'])
 })
+
+it('a process that was stopped for longer than idleTimeoutMs reads what has come meanwhile before it calls the peer silent', async () => {
+  const world = new World({ ...SETTINGS, options: { ...OPTIONS, keepAliveMs: 0, idleTimeoutMs: MINUTE } }, 7)
+  const [client, server] = world.ends
+  const message = Buffer.alloc(100)
+  client.flow.send([message], () => {})
+  await world.run(MINUTE / 2)
+  // So that the client's patience ends later: its acknowledgement is lost.
+  server.flow.send([message], () => {})
+  await world.run(20)
+  world.weather.cut = true
+  await world.run(1000)
+  world.weather.cut = false
+  server.stop()
+  await world.run(MINUTE / 2 - 2000)
+  client.flow.send([message], () => {})
+  await world.run(2500)
+  server.resume()
+  await world.run(1000)
+  expect([server.counted, client.counted]).toMatchObject([
+    { messages: 2, closes: [] },
+    { messages: 1, closes: [] },
+  ])
+})

@@ -46,6 +46,17 @@ it('asks three times, and gives up after twice keepAliveMs', () => {
   ])
 })
 
+it('gives each question its time in a process that was stopped for longer than all of them have', () => {
+  const { made, until } = liveness({ keepAliveMs: 3000 })
+  made.answers = true
+  expect(made.check(60_000)).toBe('ask')
+  expect(until(100_000)).toEqual([
+    [61_000, 'ask'],
+    [62_000, 'ask'],
+    [63_000, 'ETIMEDOUT'],
+  ])
+})
+
 it('starts again when something is heard', () => {
   const { made, hear, until } = liveness({ keepAliveMs: 3000 })
   made.answers = true

@@ -1,6 +1,5 @@
 // Two engines, a wire with a tracking router on it, and virtual time: hours of a flow's life in seconds of ours. Engines, flows, timers and rules are
 // the real ones; kernel sockets are replaced by memory, since a kernel's clock cannot be turned.
-import type { Clock } from '../../lib/engine/clock.ts'
 import { Engine } from '../../lib/engine/engine.ts'
 import type { Flow } from '../../lib/engine/flow.ts'
 import type { FlowOptions } from '../../lib/engine/flow-options.ts'
@@ -92,13 +91,6 @@ export class World {
     return this.#now
   }
 
-  get clock(): Clock {
-    return {
-      now: () => this.#now,
-      after: (ms, run) => this.at(this.#now + ms, run),
-    }
-  }
-
   /** Runs something at a time to come. @returns what cancels it */
   at(ms: number, run: () => void): () => void {
     const event = { at: ms, order: this.#order++, run }
@@ -181,6 +173,9 @@ export class End {
   readonly #side: 0 | 1
   readonly #key: Int32Array
   #capture: CaptureOptions | undefined
+  /** While the process is stopped: timers whose time has come, and what the kernel keeps for it. */
+  #stopped: { timers: (() => void)[] } | undefined
+  #unread: { sent: Int32Array; payload: Uint8Array }[] = []
   readonly #sink: ChannelSink = {
     onTrain: (_memory, _offset, length, segment) => {
       this.counted.messages += Math.ceil(length / segment)
@@ -208,7 +203,12 @@ export class End {
     this.#key.set([0, 0, 0xffff, 0x0a000001 + side], KEY_LOCAL)
     this.#key[KEY_PORTS] = side === 0 ? (9191 << 16) | 40000 : (40000 << 16) | 9191
     const table = FlowTable.create({ capacity: 16 })
-    this.engine = new Engine({ binding: this.#binding(), table, capture: 'packet', link: 'raw', orphans: side === 1, clock: world.clock })
+    const clock = {
+      now: () => world.now,
+      after: (ms: number, run: () => void) =>
+        world.at(world.now + ms, () => (this.#stopped === undefined ? run() : this.#stopped.timers.push(run))),
+    }
+    this.engine = new Engine({ binding: this.#binding(), table, capture: 'packet', link: 'raw', orphans: side === 1, clock })
     this.engine.capture(4, { ports: [side === 0 ? 40000 : 9191] })
     const role = side === 0 ? 'dialler' : 'listener'
     const { options } = world.settings
@@ -235,6 +235,10 @@ export class End {
 
   /** A packet comes in. */
   arrive(sent: Int32Array, payload: Uint8Array): void {
+    if (this.#stopped !== undefined) {
+      this.#unread.push({ sent, payload })
+      return
+    }
     const capture = this.#capture
     if (capture === undefined) throw new Error('no capture is open')
     capture.descriptors.set(sent)
@@ -242,6 +246,24 @@ export class End {
     capture.descriptors[D_OFFSET] = 0
     capture.slab.set(payload)
     capture.onBatch(1)
+  }
+
+  /** Reads what has come while the process was stopped. */
+  #read(): void {
+    for (const { sent, payload } of this.#unread.splice(0)) this.arrive(sent, payload)
+  }
+
+  /** As SIGSTOP, or a long calculation. */
+  stop(): void {
+    this.#stopped = { timers: [] }
+  }
+
+  /** In Node's order: timers first, then what can be read. */
+  resume(): void {
+    const timers = this.#stopped?.timers ?? []
+    this.#stopped = undefined
+    for (const run of timers) run()
+    this.#read()
   }
 
   /** The kernel closes the carrier of a dead process: the handshake's numbers, as it knows no others. */
@@ -283,6 +305,7 @@ export class End {
       readonly unref = nothing
       readonly close = nothing
       readonly kernelDrops = () => 0
+      readonly drain = () => end.#read()
       constructor(options: CaptureOptions) {
         end.#capture = options
       }
