@@ -19,10 +19,10 @@ let arena: MessageArena | undefined
  * Opens a connection.
  *
  * @param target `'host:port'`, `'[v6]:port'`, or options with `host` and `port`
- * @returns once the handshake is complete, with framing 'counted' once the listener has agreed
+ * @returns once the handshake is complete, with framing 'counted' or a `helloKey` once the listener has agreed
  * @throws (rejects) `ECONNREFUSED`, `ETIMEDOUT`, `EPERM` without CAP_NET_RAW (`guard: 'ttl'`: or CAP_NET_ADMIN), `EADDRINUSE`, name resolution's own errors, AbortError,
  * `ERR_FAKETCP_INVALID_ADDRESS`, `ERR_FAKETCP_INVALID_OPTION`, `ERR_FAKETCP_GUARD`, `ERR_FAKETCP_TABLE_FULL`, `ERR_FAKETCP_HANDSHAKE_UNSEEN`,
- * `ERR_FAKETCP_FRAMING`, `ERR_FAKETCP_UNSUPPORTED`
+ * `ERR_FAKETCP_FRAMING`, `ERR_FAKETCP_HELLO`, `ERR_FAKETCP_UNSUPPORTED`
  */
 export async function dial(target: string | DialOptions, options?: DialOptions): Promise<FakeTcpConn> {
   const parsed = parseDial(target, options)

@@ -25,6 +25,8 @@ export type FakeTcpErrorCode =
   | 'ERR_FAKETCP_STALLED'
   /** The peer does not frame messages as this side does (`framing`). */
   | 'ERR_FAKETCP_FRAMING'
+  /** No hello of this side's `helloKey` came from the peer. */
+  | 'ERR_FAKETCP_HELLO'
   /** A method that would break message boundaries. */
   | 'ERR_FAKETCP_METHOD'
 

@@ -57,6 +57,13 @@ export interface StreamOptions extends Partial<ConnOptions> {
    * that is dropped (`stats.framing.ignored.overtaken`). So every lost message delays those behind it. Default 0: messages are delivered as they come.
    */
   readonly reorderWindowMs?: number
+  /**
+   * A secret of both ends, 16 to 64 bytes, that keys their hellos, and so keeps strangers out: a connection exists only between ends that have shown each other that they have it.
+   * A dial waits for the listener's answer, and ends with `ERR_FAKETCP_HELLO` if none comes. To everybody else a listener is a TCP server that reads and says nothing, and closes
+   * after 40 s; so it is to recordings of hellos that it has answered, of which it remembers at least the newest 65 536. Its application gets no `'connection'` but a
+   * `'drop'`, with the reason 'hello' or 'replay'. The key neither encrypts nor authenticates messages: who is on the way can read them, and send others. Default: none, everybody is let in.
+   */
+  readonly helloKey?: Uint8Array
   /** Differentiated services code point (RFC 2474) of every packet, the handshake's too, 0 to 63. Default 0. */
   readonly dscp?: number
   /** Where the flows are kept; see `createFlowTable`. Default: one of this thread's own. */
@@ -76,8 +83,8 @@ export interface DialOptions extends StreamOptions {
   /** Port to dial from. Default 0: the kernel chooses. */
   readonly localPort?: number
   /**
-   * Until the handshake is complete, names included. Default 10 000. Then `ETIMEDOUT`. With framing 'counted' until the listener has agreed, too, which a
-   * kernel that completes handshakes for somebody else never does: then `ERR_FAKETCP_FRAMING`.
+   * Until the handshake is complete, names included. Default 10 000. Then `ETIMEDOUT`. With framing 'counted' or a `helloKey` until the listener has agreed, too, which a
+   * kernel that completes handshakes for somebody else never does: then `ERR_FAKETCP_FRAMING`, or `ERR_FAKETCP_HELLO`.
    */
   readonly connectTimeoutMs?: number
   /**
@@ -135,6 +142,10 @@ export interface ParsedListen extends ParsedStream, HostPort {
 /** Every packet of the port costs each shard's capture one run of its filter, so a great many would be slower than a few. */
 const MAX_SHARDS = 64
 
+/** HMAC-SHA-256 hashes longer ones (RFC 2104), and shorter ones can be guessed. */
+const [MIN_KEY, MAX_KEY] = [16, 64]
+const KEY_SHAPE = `a Uint8Array of ${MIN_KEY} to ${MAX_KEY} bytes`
+
 let ownTable: FlowTable | undefined
 
 /** The table of this thread, for flows that were given none. */
@@ -160,6 +171,9 @@ export function parseDial(target: string | DialOptions, more: DialOptions = {}):
   if (checkPort(port) === 0) throw invalidOption('port', 'an integer from 1 to 65535', port)
   if (dialect !== 'native' && options.framing === 'counted') {
     throw invalidOption('framing', `'none' with dialect '${dialect}', which has no hello`, 'counted')
+  }
+  if (dialect !== 'native' && options.helloKey !== undefined) {
+    throw invalidOption('helloKey', `left out with dialect '${dialect}', which has no hello`, 'one')
   }
   if (localAddress !== undefined && isIP(localAddress) === 0) throw invalidOption('localAddress', 'an IP address', localAddress)
   return {
@@ -238,6 +252,7 @@ function parseStream(options: StreamOptions, oversize: ConnOptions['oversize'] =
       keepAliveMs: count('keepAliveMs', keepAliveMs),
       strict: flag('strict', strict),
       framing: oneOf('framing', framing, ['none', 'counted']),
+      helloKey: parseKey(options.helloKey),
       reorderWindowMs: count('reorderWindowMs', reorderWindowMs),
       dscp: codePoint(dscp),
     },
@@ -251,6 +266,14 @@ function parseStream(options: StreamOptions, oversize: ConnOptions['oversize'] =
       allowHalfOpen: flag('allowHalfOpen', options.allowHalfOpen ?? false),
     },
   }
+}
+
+/** A copy, so that the caller may wipe his. No error shows what came. */
+function parseKey(key: unknown): Uint8Array | undefined {
+  if (key === undefined) return undefined
+  if (!(key instanceof Uint8Array)) throw invalidOption('helloKey', KEY_SHAPE, typeof key)
+  if (key.length < MIN_KEY || key.length > MAX_KEY) throw invalidOption('helloKey', KEY_SHAPE, `${key.length} bytes`)
+  return Uint8Array.from(key)
 }
 
 function parseGuard({ guard = 'filter', firewall }: StreamOptions): Firewall | 'auto' | undefined {

@@ -108,9 +108,10 @@ export interface Channel {
 export interface RefusedConnection {
   /**
    * `taken`: another thread of a shared table has a flow on the same 4-tuple. `guard`: its kernel socket could not be marked; the listener's `'error'` tells why.
-   * `framing`: the client does not frame messages as this listener does, or left before it told.
+   * `framing`: the client does not frame messages as this listener does, or left before it told. `hello`: it has not the listener's `helloKey`, or left before it
+   * showed it; `replay`: it sent a hello of that key which had been answered before. Both are told once this is clear, and the client is not.
    */
-  readonly reason: 'maxConnections' | 'backlog' | 'table-full' | 'taken' | 'guard' | 'closed' | 'framing'
+  readonly reason: 'maxConnections' | 'backlog' | 'table-full' | 'taken' | 'guard' | 'closed' | 'framing' | 'hello' | 'replay'
   readonly localAddress: string
   readonly localPort: number
   readonly remoteAddress: string

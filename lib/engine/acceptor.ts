@@ -16,6 +16,7 @@ import { Engine } from './engine.ts'
 import type { Flow } from './flow.ts'
 import type { FlowOptions } from './flow-options.ts'
 import { ShardMember } from './shard.ts'
+import { Strangers } from './strangers.ts'
 
 export interface ListenTarget {
   /** Numeric; '::' and '0.0.0.0' are every address. */
@@ -60,6 +61,8 @@ export class EngineAcceptor implements Acceptor {
   #early: Arrival[] = []
   /** Flows that wait for an agreement about their framing. */
   readonly #unagreed = new Set<Flow>()
+  /** With a key: flows that have not shown it. */
+  readonly #strangers: Strangers | undefined
   #closed = false
   #referenced = true
 
@@ -76,6 +79,7 @@ export class EngineAcceptor implements Acceptor {
     const concerns = (key: Int32Array, at: number) => this.#shard?.owns(key, at) ?? true
     this.#engine = new Engine({ binding, table, capture: target.capture, link: target.link, orphans: true, concerns })
     this.#engine.onIdle = () => this.#maybeShut()
+    if (target.flow.helloKey !== undefined) this.#strangers = new Strangers(this.#engine.clock, target.flow.idleTimeoutMs)
     const openCaptures = (port: number) => {
       for (const one of families) this.#engine.capture(one, { ports: [port], addresses, shard: this.#shard?.filter })
     }
@@ -126,6 +130,7 @@ export class EngineAcceptor implements Acceptor {
       for (const { carrier } of this.#early.splice(0)) carrier.end('reset')
       for (const flow of this.#unagreed) flow.cancel()
       this.#unagreed.clear()
+      this.#strangers?.dismiss()
       this.#maybeShut()
     }
     return Promise.resolve()
@@ -202,7 +207,7 @@ export class EngineAcceptor implements Acceptor {
       return
     }
     const orphan = this.#engine.orphans?.claim(key, 0)
-    const refusal = this.#unagreed.size < MAX_UNAGREED ? sink.refuse() : 'backlog'
+    const refusal = this.#refusal(sink)
     if (refusal !== undefined) {
       release()
       this.#refuse(carrier, key, refusal, sink)
@@ -223,7 +228,8 @@ export class EngineAcceptor implements Acceptor {
       release()
       this.#guard?.release()
     }
-    const framed = this.#options.framing !== 'none'
+    const strangers = this.#strangers
+    const waits = strangers !== undefined || this.#options.framing !== 'none'
     let flow: Flow | undefined
     let full = false
     try {
@@ -232,7 +238,7 @@ export class EngineAcceptor implements Acceptor {
         carrier,
         {
           ...{ role: 'listener', dialect: 'native', options: this.#options, onFreed },
-          onAgreed: framed ? (error) => flow !== undefined && this.#onAgreed(flow, key, sink, error) : undefined,
+          onAgreed: waits ? (error) => flow !== undefined && this.#onAgreed(flow, key, sink, error) : undefined,
         },
         this.#modeFor(key, seen || stray),
       )
@@ -247,11 +253,18 @@ export class EngineAcceptor implements Acceptor {
     }
     this.#guard?.hold()
     if (orphan?.irs !== undefined && orphan.isn !== undefined) flow.begin({ ...orphan, irs: orphan.irs, isn: orphan.isn })
-    if (framed) this.#unagreed.add(flow)
+    if (strangers !== undefined) strangers.admit(flow)
+    else if (waits) this.#unagreed.add(flow)
     flow.open(seen)
-    if (!framed) this.#announce(flow, sink)
+    if (!waits) this.#announce(flow, sink)
     const now = this.#engine.clock.now()
     for (const train of orphan?.trains ?? []) flow.receive(train.descriptor, 0, train.payload, now)
+  }
+
+  /** Strangers to the key see the same however full it is here. */
+  #refusal(sink: AcceptorSink): RefusedConnection['reason'] | undefined {
+    if (this.#strangers !== undefined) return undefined
+    return this.#unagreed.size < MAX_UNAGREED ? sink.refuse() : 'backlog'
   }
 
   #announce(flow: Flow, sink: AcceptorSink): void {
@@ -259,9 +272,15 @@ export class EngineAcceptor implements Acceptor {
     guarded(() => sink.onChannel(flow))
   }
 
-  /** A framed connection may begin, or has ended before it could. Since it was accepted others may have taken its place. */
+  /** A connection that waited for a hello may begin, or has ended before it could, or is a stranger's. Since it was accepted others may have taken its place. */
   #onAgreed(flow: Flow, key: Int32Array, sink: AcceptorSink, error: Error | undefined): void {
+    const { strangeness } = flow
+    if (strangeness !== undefined) {
+      this.#tellRefused(key, strangeness, sink)
+      return
+    }
     this.#unagreed.delete(flow)
+    this.#strangers?.recognise(flow)
     const refusal = error === undefined ? sink.refuse() : 'framing'
     if (refusal === undefined) {
       this.#announce(flow, sink)

@@ -1,5 +1,5 @@
 // What an arriving segment does to its flow: judged by the rules, taken in, handed to the stream, or answered.
-import { F_LAST_HEARD_MS, S_DIALECT, S_IRS, S_ISN, S_SND_MAX, S_SND_NXT, S_SND_WND } from '../flow/layout.ts'
+import { F_LAST_HEARD_MS, S_DIALECT, S_IRS, S_ISN, S_RCV_WINDOW_FIELD, S_RCV_WND, S_SND_MAX, S_SND_NXT, S_SND_WND } from '../flow/layout.ts'
 import {
   ACK,
   D_ACK,
@@ -40,7 +40,7 @@ import { ByteStream } from './byte-stream.ts'
 import { EarlySegments } from './early.ts'
 import type { FlowLife, FlowParts } from './flow-parts.ts'
 import type { Framing } from './framing.ts'
-import type { Progress } from './progress.ts'
+import { Progress } from './progress.ts'
 import { judgeLate } from './time-wait.ts'
 
 /** How much older than the newest an acknowledgement or an echo may be and still be believed, at least; at most twice that. */
@@ -55,14 +55,24 @@ export class Arrivals {
   readonly #flow: FlowLife
   /** What arrived while the flow was opening, or before its framing was agreed on. */
   readonly early = new EarlySegments()
-  /** Where the peer is a real TCP. */
-  readonly stream: ByteStream | undefined
+  /** Where the peer is a real TCP, or may be: one that has not shown the listener's key is dealt with as the kernel would, but for what it says. */
+  stream: ByteStream | undefined
+  /** What is taken and advertised once it has. */
+  #ownWindow: readonly [number, number] = [0, 0]
   #floorsDue = 0
 
   constructor(parts: FlowParts, flow: FlowLife) {
     this.#parts = parts
     this.#flow = flow
     if (parts.progress !== undefined) this.stream = this.#makeStream(parts.progress)
+    else if (parts.hello.locked) this.stream = this.#makeStream(new Progress(parts.slot)) // nothing is sent whose progress would count
+  }
+
+  /** The flow is open. @param selective whether the handshake agreed on selective acknowledgements */
+  open(selective: boolean): void {
+    const { words, base } = this.#parts.slot
+    this.#ownWindow = [words[base + S_RCV_WND], words[base + S_RCV_WINDOW_FIELD]]
+    this.stream?.open(selective)
   }
 
   /** A captured train of this flow. `memory` is overwritten after the call. */
@@ -73,7 +83,7 @@ export class Arrivals {
       this.#receiveUnusual(d, at, memory, now)
       return
     }
-    if (this.stream !== undefined) {
+    if (this.stream !== undefined && !this.#unlocks(d, at, memory)) {
       this.#heard(this.stream.receive(d, at, memory, now), d, at, now)
       return
     }
@@ -159,6 +169,26 @@ export class Arrivals {
     if (framing.dueMs !== NEVER) this.#flow.schedule(framing.dueMs)
   }
 
+  /**
+   * Whether a segment shows that the peer has the listener's key, so that the flow is native from here on. Only its first bytes can: a dialler with a key
+   * sends nothing but its hello until that was answered, and who has sent anything else is a stranger for good.
+   */
+  #unlocks(d: Int32Array, at: number, memory: Uint8Array): boolean {
+    const parts = this.#parts
+    const { words: w, base: b } = parts.slot
+    const [seq, length] = [d[at + D_SEQ], d[at + D_LENGTH]]
+    if (parts.hello.state !== 'waiting' || length === 0 || seq !== ((w[b + S_IRS] + 1) | 0) || judge(w, b, d, at) !== ACCEPTED) return false
+    if (parts.hello.take(true, memory, d[at + D_OFFSET], length) === undefined) {
+      this.#flow.helloMissed()
+      return false
+    }
+    this.stream = undefined
+    parts.segments.block = undefined
+    ;[w[b + S_RCV_WND], w[b + S_RCV_WINDOW_FIELD]] = this.#ownWindow
+    this.#meet(seq)
+    return true
+  }
+
   /** @returns true when the message was a hello, which is never delivered */
   #takenAsHello(seq: number, memory: Uint8Array, offset: number, length: number): boolean {
     const parts = this.#parts
@@ -170,20 +200,24 @@ export class Arrivals {
       return false
     }
     if (parts.settings.role === 'listener') parts.hello.sayNow = true
-    if (hello === 'met') {
-      const { words, base } = parts.slot
-      words[base + S_DIALECT] = DIALECT_NATIVE
-      // Where the numbers were learned from what came first, this is their true beginning.
-      if (parts.settings.role === 'listener') words[base + S_IRS] = (seq - 1) | 0
-      if (parts.settings.options.strict) beStrict(words, base)
-      parts.liveness.answers = true
-      parts.queue.trains = parts.link.peerSplitsTrains = (parts.hello.peerCapabilities & SPLITS_TRAINS) !== 0
-      parts.hello.repeatNow = false
-      if (parts.agreement.met(parts.hello.peerCapabilities)) this.#agreed()
-    }
+    if (hello === 'met') this.#meet(seq)
     parts.segments.ackNow = true
     this.#flow.mark()
     return true
+  }
+
+  /** The peer's hello, standing at `seq`, has come for the first time. */
+  #meet(seq: number): void {
+    const parts = this.#parts
+    const { words, base } = parts.slot
+    words[base + S_DIALECT] = DIALECT_NATIVE
+    // Where the numbers were learned from what came first, this is their true beginning.
+    if (parts.settings.role === 'listener') words[base + S_IRS] = (seq - 1) | 0
+    if (parts.settings.options.strict) beStrict(words, base)
+    parts.liveness.answers = true
+    parts.queue.trains = parts.link.peerSplitsTrains = (parts.hello.peerCapabilities & SPLITS_TRAINS) !== 0
+    parts.hello.repeatNow = false
+    if (parts.agreement.met(parts.hello.peerCapabilities)) this.#agreed()
   }
 
   /** The stream may begin; the first report goes with our acknowledgement. */

@@ -113,8 +113,8 @@ export class Dialler {
         settled(error, error === undefined ? flow : undefined)
         this.#maybeRetire()
       }
-      const framed = options.framing !== 'none'
-      const onAgreed = framed ? settle : undefined
+      const waits = options.framing !== 'none' || options.helloKey !== undefined
+      const onAgreed = waits ? settle : undefined
       flow = this.#engine.insert(key, made, { role: 'dialler', dialect, options, onAgreed, onFreed })
       if (flow === undefined) throw systemError(EADDRINUSE, 'connect', where)
       target.guard?.hold()
@@ -132,7 +132,7 @@ export class Dialler {
           return
         }
         opening.open(true)
-        if (!framed) settle(undefined)
+        if (!waits) settle(undefined)
       })
       return {
         cancel: () => {

@@ -4,6 +4,8 @@
 export type FramingMode = 'none' | 'counted'
 
 export interface FlowOptions {
+  /** Of the hello: who has another is a stranger. undefined: the public one, which everybody has. */
+  readonly helloKey: Uint8Array | undefined
   /** A flow on which nothing is heard for so long ends. 0: never. */
   readonly idleTimeoutMs: number
   /** Silence after which the peer is asked for a sign of life. 0: never. */

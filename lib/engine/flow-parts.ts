@@ -48,7 +48,7 @@ export interface FlowSettings {
   /** As the dialler was told; a listener's peer says it itself, or is taken for tcpraw. */
   readonly dialect: Dialect
   readonly options: FlowOptions
-  /** With framing 'counted': both hellos agree and messages may flow, or the flow has ended before. */
+  /** With framing 'counted' or a key: both hellos agree and messages may flow, or the flow has ended before, or the peer of a listener has shown that it has not the key. */
   readonly onAgreed?: (error: Error | undefined) => void
   /** The slot is free and the carrier gone. */
   readonly onFreed?: () => void
@@ -74,7 +74,7 @@ export interface FlowLife {
   supersede(): void
   /** The peer cannot be dealt with: a reset tells it, the error tells the stream. */
   refuse(error: Error): void
-  /** The peer has no hello. */
+  /** The peer has no hello, or none of our key. */
   helloMissed(): void
   /** Nothing is left to be absorbed. */
   free(how: 'silent' | 'fin' | 'reset'): void
@@ -116,12 +116,12 @@ export class FlowParts {
     this.queue = new SendQueue(this.slot, this.segments, messages)
     this.family = isMapped(this.slot.words, this.slot.base + S_KEY + KEY_REMOTE) ? 'IPv4' : 'IPv6'
     this.pathMtu = new PathMtu(this.slot, this.link, this.family)
-    this.hello = new HelloExchange(settings.role, settings.dialect === 'native')
+    this.hello = new HelloExchange(settings.role, settings.dialect === 'native', settings.options.helloKey)
     this.farewell = new Farewell(this.slot, this.segments)
     this.liveness = new Liveness(this.slot, this.link, settings.options)
     this.progress = settings.dialect === 'tcp' ? new Progress(this.slot) : undefined
     const { framing, reorderWindowMs } = settings.options
-    this.agreement = new Agreement(this.slot, framing, settings.onAgreed)
+    this.agreement = new Agreement(this.slot, settings.options, settings.onAgreed)
     if (framing === 'none') return
     this.framing = new Framing(
       (memory, offset, length, segment) => this.deliver(memory, offset, length, segment, FRAME_HEADER),

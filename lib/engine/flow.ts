@@ -180,6 +180,7 @@ export class Flow implements Channel, Deadline, QueueOwner, FlowLife {
       process.nextTick(done)
       return
     }
+    if (this.#parts.agreement.pending) this.helloMissed()
     if (this.#parts.learning) {
       // Nothing was heard and nothing sent, so the kernel's own FIN has the right numbers.
       const sink = this.#parts.sink
@@ -262,10 +263,9 @@ export class Flow implements Channel, Deadline, QueueOwner, FlowLife {
     if (this.#parts.hello.state === 'asking') {
       this.#parts.hello.sayNow = true
       this.mark()
-    } else if (this.#arrivals.stream !== undefined) {
-      this.#parts.speakTcp()
-      this.#arrivals.stream.open(sack)
-    } else if (this.#parts.settings.role === 'dialler') this.#parts.speakTcpraw()
+    } else if (this.#parts.progress !== undefined) this.#parts.speakTcp()
+    else if (this.#parts.settings.role === 'dialler') this.#parts.speakTcpraw()
+    this.#arrivals.open(sack)
     this.reschedule()
   }
 
@@ -281,7 +281,13 @@ export class Flow implements Channel, Deadline, QueueOwner, FlowLife {
     else this.#parts.link.take(path)
   }
 
-  /** While a framed flow waits for the peer's hello: what becomes of it if none comes. */
+  /** A listener with a key: why the peer is a stranger, as long as it is. */
+  get strangeness(): 'hello' | 'replay' | undefined {
+    const { locked, replayed } = this.#parts.hello
+    return locked ? (replayed ? 'replay' : 'hello') : undefined
+  }
+
+  /** While the flow waits for the peer's hello: what becomes of it if none comes. */
   get missing(): Error | undefined {
     return this.#parts.state.is === 'open' && this.#parts.agreement.pending ? this.#parts.agreement.missing() : undefined
   }
@@ -399,8 +405,10 @@ export class Flow implements Channel, Deadline, QueueOwner, FlowLife {
 
   /** @internal */
   helloMissed(): void {
-    if (this.#parts.agreement.pending) this.refuse(this.#parts.agreement.missing())
-    else this.#parts.speakTcpraw()
+    const { agreement, hello } = this.#parts
+    if (!agreement.pending) this.#parts.speakTcpraw()
+    else if (hello.locked) agreement.settle(agreement.missing())
+    else this.refuse(agreement.missing())
   }
 
   /** @internal */

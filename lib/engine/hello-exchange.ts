@@ -1,5 +1,6 @@
 // One flow's exchange of hellos: who asks, who answers, what has been agreed, and when to stop asking. It sends nothing itself.
 import { decodeHello, encodeHello, HELLO_MAX, HELLO_MIN, type Hello, nonceOf, type Role, sameHello } from '../wire/hello.ts'
+import { Nonces } from './nonces.ts'
 
 /** First repeat of an unanswered hello; doubled each time. */
 const FIRST_REPEAT_MS = 200
@@ -8,15 +9,20 @@ const MAX_REPEATS = 5
 /** More than a peer sends before its hello's first repeat is due, unless it sends in bulk: then it is spoken to without one. */
 const MAX_CANDIDATES = 1024
 
+/** Of every listener of this thread that has a key. */
+const answered = new Nonces()
+
 /**
  * - `asking`: a dialler without an answer yet. - `waiting`: a listener that has not seen the peer's first message.
- * - `met`: both ends are this library. - `none`: the peer has no hello.
+ * - `met`: both ends are this library, and have the same key. - `none`: the peer has no hello, or another key.
  */
 export type HelloState = 'asking' | 'waiting' | 'met' | 'none'
 
 export class HelloExchange {
   #state: HelloState
   readonly #role: Role
+  readonly #key: Uint8Array | undefined
+  #replayed = false
   #capabilities = 0
   /** Our hello: the dialler's question, or the listener's answer once there is a question. */
   #ours: Buffer | undefined
@@ -32,20 +38,34 @@ export class HelloExchange {
   /** When the question is to be asked again; Infinity when it is not. */
   dueMs = Number.POSITIVE_INFINITY
 
-  /** @param speaks false for a dialler that was told its peer knows no hello */
-  constructor(role: Role, speaks: boolean) {
+  /**
+   * @param speaks false for a dialler that was told its peer knows no hello
+   * @param key that the peer must have; undefined: the public one
+   */
+  constructor(role: Role, speaks: boolean, key: Uint8Array | undefined) {
     this.#role = role
+    this.#key = key
     this.#state = role === 'listener' ? 'waiting' : speaks ? 'asking' : 'none'
   }
 
   /** The flow is open. @param capabilities what our hello says we can */
   open(capabilities: number): void {
     this.#capabilities = capabilities
-    if (this.#state === 'asking') this.#ours = encodeHello('dialler', { capabilities, extensions: new Map() })
+    if (this.#state === 'asking') this.#ours = encodeHello('dialler', { capabilities, extensions: new Map() }, this.#key)
   }
 
   get state(): HelloState {
     return this.#state
+  }
+
+  /** A listener with a key: whether the peer has still to show it, or will not get another chance. */
+  get locked(): boolean {
+    return this.#key !== undefined && this.#role === 'listener' && this.#state !== 'met'
+  }
+
+  /** The peer's hello was a recording of one that had been answered. */
+  get replayed(): boolean {
+    return this.#replayed
   }
 
   /** What is to be sent when it is time to ask or to answer. */
@@ -100,7 +120,7 @@ export class HelloExchange {
         if (!first && this.#candidates === 0) return undefined
         const met = this.#look('dialler', memory, offset, length)
         if (this.#candidates > 0) this.#candidates--
-        if (met === undefined && this.#candidates === 0) this.#state = 'none'
+        if (met === undefined && (this.#candidates === 0 || this.locked)) this.#state = 'none'
         return met
       }
       case 'asking':
@@ -119,10 +139,15 @@ export class HelloExchange {
 
   #meet(from: Role, payload: Uint8Array): 'met' | undefined {
     const nonce = from === 'listener' && this.#ours !== undefined ? nonceOf(this.#ours) : undefined
-    const hello = decodeHello(from, payload, nonce)
+    const hello = decodeHello(from, payload, this.#key, nonce)
     if (hello === undefined) return undefined
-    if (this.#role === 'listener')
-      this.#ours = encodeHello('listener', { capabilities: this.#capabilities, extensions: new Map() }, nonceOf(payload))
+    if (this.#role === 'listener') {
+      if (this.#key !== undefined && !answered.add(nonceOf(payload))) {
+        this.#replayed = true
+        return undefined
+      }
+      this.#ours = encodeHello('listener', { capabilities: this.#capabilities, extensions: new Map() }, this.#key, nonceOf(payload))
+    }
     this.#peer = hello
     this.#theirs = payload
     this.#state = 'met'

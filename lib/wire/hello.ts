@@ -29,14 +29,15 @@ const MAX_PADDING = 48
 const ROLE = { dialler: 1, listener: 2 } as const
 export type Role = keyof typeof ROLE
 
-/** Flows without a configured key use this one: it recognises, it does not protect. */
-const PUBLIC_KEY = Buffer.from('faketcp hello 1')
+/** Of ends that were given none: it recognises, it does not keep anybody out. */
+export const PUBLIC_KEY: Uint8Array = Buffer.from('faketcp hello 1')
 const NO_NONCE = Buffer.alloc(NONCE)
 
 /**
  * Encodes a hello.
  *
  * @param role who sends it: a listener's answer names the dialler's nonce, so that it answers exactly one hello
+ * @param key of both ends
  * @param peerNonce the first 8 bytes of the dialler's hello, for the listener's answer
  * @param source random bytes and padding length, for test vectors only
  * @returns 19..255 bytes
@@ -44,6 +45,7 @@ const NO_NONCE = Buffer.alloc(NONCE)
 export function encodeHello(
   role: Role,
   hello: Omit<Hello, 'version'>,
+  key: Uint8Array = PUBLIC_KEY,
   peerNonce: Uint8Array = NO_NONCE,
   source: { nonce: Uint8Array; padding: number } = { nonce: randomBytes(NONCE), padding: randomInt(MAX_PADDING) },
 ): Buffer {
@@ -52,23 +54,28 @@ export function encodeHello(
   parts.push(Uint8Array.of(PADDING_TYPE, source.padding), Buffer.alloc(source.padding))
   const body = Buffer.concat(parts)
   if (HEAD + body.length > HELLO_MAX) throw new RangeError(`A hello has at most ${HELLO_MAX} bytes; got ${HEAD + body.length}`)
-  const tag = tagOf(role, peerNonce, source.nonce, body)
-  mask(body, role, source.nonce, tag)
+  const tag = tagOf(key, role, peerNonce, source.nonce, body)
+  mask(key, body, role, source.nonce, tag)
   return Buffer.concat([source.nonce, tag, body])
 }
 
 /**
- * Decodes a segment's payload if it is a hello.
+ * Decodes a segment's payload if it is a hello of this key.
  *
  * @returns undefined when it is not one (chance of error 2^-64)
  */
-export function decodeHello(role: Role, payload: Uint8Array, peerNonce: Uint8Array = NO_NONCE): Hello | undefined {
+export function decodeHello(
+  role: Role,
+  payload: Uint8Array,
+  key: Uint8Array = PUBLIC_KEY,
+  peerNonce: Uint8Array = NO_NONCE,
+): Hello | undefined {
   if (payload.length < HELLO_MIN || payload.length > HELLO_MAX) return undefined
   const nonce = payload.subarray(0, NONCE)
   const tag = payload.subarray(NONCE, HEAD)
   const body = Buffer.from(payload.subarray(HEAD))
-  mask(body, role, nonce, tag)
-  if (!timingSafeEqual(tagOf(role, peerNonce, nonce, body), tag)) return undefined
+  mask(key, body, role, nonce, tag)
+  if (!timingSafeEqual(tagOf(key, role, peerNonce, nonce, body), tag)) return undefined
   const extensions = new Map<number, Uint8Array>()
   for (let at = FIXED; at + 2 <= body.length; ) {
     const end = at + 2 + body[at + 1]
@@ -91,20 +98,14 @@ export function sameHello(a: Uint8Array, memory: Uint8Array, offset: number, len
   return true
 }
 
-function tagOf(role: Role, peerNonce: Uint8Array, nonce: Uint8Array, body: Uint8Array): Buffer {
-  return createHmac('sha256', PUBLIC_KEY)
-    .update(Uint8Array.of(ROLE[role]))
-    .update(peerNonce)
-    .update(nonce)
-    .update(body)
-    .digest()
-    .subarray(0, TAG)
+function tagOf(key: Uint8Array, role: Role, peerNonce: Uint8Array, nonce: Uint8Array, body: Uint8Array): Buffer {
+  return createHmac('sha256', key).update(Uint8Array.of(ROLE[role])).update(peerNonce).update(nonce).update(body).digest().subarray(0, TAG)
 }
 
 /** XORs the body with blocks of HMAC(key, 0x80 | role, nonce, tag, block number), in place. */
-function mask(body: Uint8Array, role: Role, nonce: Uint8Array, tag: Uint8Array): void {
+function mask(key: Uint8Array, body: Uint8Array, role: Role, nonce: Uint8Array, tag: Uint8Array): void {
   for (let block = 0; block * 32 < body.length; block++) {
-    const stream = createHmac('sha256', PUBLIC_KEY)
+    const stream = createHmac('sha256', key)
       .update(Uint8Array.of(0x80 | ROLE[role]))
       .update(nonce)
       .update(tag)

@@ -38,6 +38,13 @@ describe('dial', () => {
     })
   })
 
+  it('keeps a copy of the key, which the caller may wipe', () => {
+    const helloKey = new Uint8Array(16).fill(7)
+    const { flow } = parseDial(':9191', { helloKey })
+    helloKey.fill(0)
+    expect(flow.helloKey).toEqual(new Uint8Array(16).fill(7))
+  })
+
   it('makes the firewall rule of the ttl guard by what works, unless told', () => {
     expect(parseDial(':9191', { guard: 'ttl' }).ttlGuard).toBe('auto')
     expect(parseListen(':9191', { guard: 'ttl', firewall: 'iptables' }).ttlGuard).toBe('iptables')
@@ -60,6 +67,10 @@ describe('dial', () => {
     [{ framing: 'counted', dialect: 'tcp' }, 'framing', "'none' with dialect 'tcp'", '"counted"'],
     [{ framing: 'counted', reorderWindowMs: -1 }, 'reorderWindowMs', 'at least 0', '-1'],
     [{ reorderWindowMs: 5 }, 'reorderWindowMs', "unless framing is 'counted'", '5'],
+    [{ helloKey: 'a secret of somebody' }, 'helloKey', 'a Uint8Array of 16 to 64 bytes; got "string"$'],
+    [{ helloKey: new Uint8Array(15) }, 'helloKey', 'got "15 bytes"'],
+    [{ helloKey: new Uint8Array(65) }, 'helloKey', 'got "65 bytes"'],
+    [{ helloKey: new Uint8Array(16), dialect: 'tcpraw' }, 'helloKey', "left out with dialect 'tcpraw'"],
     [{ dscp: 64 }, 'dscp', 'from 0 to 63', '64'],
     [{ dscp: -1 }, 'dscp', 'from 0 to 63', '-1'],
     [{ dscp: 1.5 }, 'dscp', 'from 0 to 63', '1.5'],

@@ -56,7 +56,7 @@ function acceptor() {
       address: '10.0.0.1',
       port: 9191,
       ipv6Only: false,
-      flow: { idleTimeoutMs: 0, keepAliveMs: 0, strict: true, dscp: 0, framing: 'none', reorderWindowMs: 0 },
+      flow: { idleTimeoutMs: 0, keepAliveMs: 0, strict: true, dscp: 0, framing: 'none', reorderWindowMs: 0, helloKey: undefined },
       capture: 'packet',
       link: 'raw',
       guard: undefined,

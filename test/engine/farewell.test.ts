@@ -4,7 +4,15 @@ import type { FlowOptions } from '../../lib/engine/flow-options.ts'
 import { D_FLAGS, FIN } from '../../lib/native/layout.ts'
 import { World, type WorldSettings } from './world.ts'
 
-const OPTIONS: FlowOptions = { idleTimeoutMs: 0, keepAliveMs: 0, strict: true, dscp: 0, framing: 'none', reorderWindowMs: 0 }
+const OPTIONS: FlowOptions = {
+  idleTimeoutMs: 0,
+  keepAliveMs: 0,
+  strict: true,
+  dscp: 0,
+  framing: 'none',
+  reorderWindowMs: 0,
+  helloKey: undefined,
+}
 const SETTINGS: WorldSettings = { delayMs: 10, trackingMs: 3600_000, scale: 7, isn: [1000, 2000], clocks: [1, 2], options: OPTIONS }
 
 /** The wire loses what this says. */

@@ -6,7 +6,15 @@ import { D_FLAGS, D_LENGTH, D_SEGMENT, D_SEQ, FIN } from '../../lib/native/layou
 import { type End, World, type WorldSettings } from './world.ts'
 
 const MINUTE = 60_000
-const COUNTED: FlowOptions = { idleTimeoutMs: 0, keepAliveMs: 0, strict: true, dscp: 0, framing: 'counted', reorderWindowMs: 0 }
+const COUNTED: FlowOptions = {
+  idleTimeoutMs: 0,
+  keepAliveMs: 0,
+  strict: true,
+  dscp: 0,
+  framing: 'counted',
+  reorderWindowMs: 0,
+  helloKey: undefined,
+}
 const SETTINGS: WorldSettings = { delayMs: 10, trackingMs: 120 * MINUTE, scale: 7, isn: [1000, 2000], clocks: [1, 2], options: COUNTED }
 
 interface Packet {

@@ -11,7 +11,15 @@ const HOUR = 60 * MINUTE
 const MIB = 1 << 20
 const SEGMENT = 1400
 const TRAIN_MESSAGES = 46
-const OPTIONS: FlowOptions = { idleTimeoutMs: 0, keepAliveMs: 45_000, strict: true, dscp: 0, framing: 'none', reorderWindowMs: 0 }
+const OPTIONS: FlowOptions = {
+  idleTimeoutMs: 0,
+  keepAliveMs: 45_000,
+  strict: true,
+  dscp: 0,
+  framing: 'none',
+  reorderWindowMs: 0,
+  helloKey: undefined,
+}
 
 const SETTINGS: WorldSettings = {
   delayMs: 10,

@@ -16,6 +16,7 @@ function liveness(options: Partial<FlowOptions>) {
     dscp: 0,
     framing: 'none',
     reorderWindowMs: 0,
+    helloKey: undefined,
     ...options,
   })
   const hear = (now: number) => {

@@ -3,6 +3,7 @@
 import { Engine } from '../../lib/engine/engine.ts'
 import type { Flow } from '../../lib/engine/flow.ts'
 import type { FlowOptions } from '../../lib/engine/flow-options.ts'
+import { Strangers } from '../../lib/engine/strangers.ts'
 import { FlowTable } from '../../lib/flow/table.ts'
 import type { Binding, CaptureOptions, NativeCarrier } from '../../lib/native/binding.ts'
 import {
@@ -168,10 +169,12 @@ export class World {
 export class End {
   readonly flow: Flow
   readonly engine: Engine
-  readonly counted = { messages: 0, closes: [] as string[], ends: 0 }
+  readonly counted = { messages: 0, closes: [] as string[], ends: 0, agreed: 0, strange: [] as string[] }
   readonly #world: World
   readonly #side: 0 | 1
   readonly #key: Int32Array
+  readonly #waits: boolean
+  readonly #strangers: Strangers | undefined
   #capture: CaptureOptions | undefined
   /** While the process is stopped: timers whose time has come, and what the kernel keeps for it. */
   #stopped: { timers: (() => void)[] } | undefined
@@ -212,13 +215,15 @@ export class End {
     this.engine.capture(4, { ports: [side === 0 ? 40000 : 9191] })
     const role = side === 0 ? 'dialler' : 'listener'
     const { options } = world.settings
-    const onAgreed = (error: Error | undefined) => (error === undefined ? this.#attach() : this.#sink.onClose(error))
-    const flow = this.engine.insert(this.#key, this.#carrier(), {
-      ...{ role, dialect: 'native', options },
-      onAgreed: options.framing === 'counted' ? onAgreed : undefined,
-    })
+    this.#waits = options.framing === 'counted' || options.helloKey !== undefined
+    const onAgreed = this.#waits ? (error: Error | undefined) => this.#onAgreed(error) : undefined
+    const flow = this.engine.insert(this.#key, this.#carrier(), { role, dialect: 'native', options, onAgreed })
     if (flow === undefined) throw new Error('the flow is there already')
     this.flow = flow
+    if (side === 1 && options.helloKey !== undefined) {
+      this.#strangers = new Strangers(clock, options.idleTimeoutMs)
+      this.#strangers.admit(flow)
+    }
   }
 
   open(): void {
@@ -226,11 +231,19 @@ export class End {
     const other = this.#side === 0 ? 1 : 0
     this.flow.begin({ isn: isn[this.#side], irs: isn[other], ifindex: 0, tsval: clocks[other], mss: MSS })
     this.flow.open(true)
-    if (this.#world.settings.options.framing === 'none') this.#attach()
+    if (!this.#waits) this.flow.attach(this.#sink)
   }
 
-  #attach(): void {
-    this.flow.attach(this.#sink)
+  /** As an acceptor and a dialler do. */
+  #onAgreed(error: Error | undefined): void {
+    const { strangeness } = this.flow
+    if (strangeness !== undefined) this.counted.strange.push(strangeness)
+    else if (error !== undefined) this.#sink.onClose(error)
+    else {
+      this.counted.agreed++
+      this.#strangers?.recognise(this.flow)
+      this.flow.attach(this.#sink)
+    }
   }
 
   /** A packet comes in. */

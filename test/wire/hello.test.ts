@@ -2,10 +2,12 @@
 import { readFileSync } from 'node:fs'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { decodeHello, encodeHello, HELLO_MAX, HELLO_MIN, nonceOf, type Role, sameHello } from '../../lib/wire/hello.ts'
+import { decodeHello, encodeHello, HELLO_MAX, HELLO_MIN, nonceOf, PUBLIC_KEY, type Role, sameHello } from '../../lib/wire/hello.ts'
 
 interface Vector {
   role: Role
+  /** Left out: the public one. */
+  key?: string
   peerNonce: string
   nonce: string
   capabilities: number
@@ -17,21 +19,24 @@ interface Vector {
 const document = readFileSync(new URL('../../docs/wire.md', import.meta.url), 'utf8')
 const vectors = JSON.parse(/```json\n([^`]*)```/.exec(document)?.[1] ?? '[]') as Vector[]
 const hex = (text: string) => Buffer.from(text, 'hex')
+const keyOf = ({ key }: Vector) => (key === undefined ? PUBLIC_KEY : hex(key))
+const NO_NONCE = Buffer.alloc(8)
 const extensionsOf = (vector: Vector) => new Map(vector.extensions.map(([type, value]) => [type, new Uint8Array(hex(value))]))
 
 describe('the hello', () => {
-  it('has at least three vectors in docs/wire.md', () => {
-    expect(vectors.length).toBeGreaterThanOrEqual(3)
+  it('has at least three vectors in docs/wire.md, and two with a key', () => {
+    expect(vectors.length).toBeGreaterThanOrEqual(5)
+    expect(vectors.filter(({ key }) => key !== undefined).map(({ role }) => role)).toEqual(['dialler', 'listener'])
   })
 
   it.each(vectors)('is encoded as docs/wire.md says: $hello', (vector) => {
     const source = { nonce: hex(vector.nonce), padding: vector.padding }
     const hello = { capabilities: vector.capabilities, extensions: extensionsOf(vector) }
-    expect(encodeHello(vector.role, hello, hex(vector.peerNonce), source).toString('hex')).toBe(vector.hello)
+    expect(encodeHello(vector.role, hello, keyOf(vector), hex(vector.peerNonce), source).toString('hex')).toBe(vector.hello)
   })
 
   it.each(vectors)('is decoded as docs/wire.md says: $hello', (vector) => {
-    const hello = decodeHello(vector.role, hex(vector.hello), hex(vector.peerNonce))
+    const hello = decodeHello(vector.role, hex(vector.hello), keyOf(vector), hex(vector.peerNonce))
     expect(hello?.version).toBe(1)
     expect(hello?.capabilities).toBe(vector.capabilities)
     expect([...(hello?.extensions ?? [])].map(([type, value]) => [type, Buffer.from(value).toString('hex')])).toEqual(vector.extensions)
@@ -68,10 +73,24 @@ describe('the hello', () => {
   it('is not taken from the wrong side, nor as the answer to another question', () => {
     const question = encodeHello('dialler', { capabilities: 1, extensions: new Map() })
     expect(decodeHello('listener', question)).toBeUndefined()
-    const answer = encodeHello('listener', { capabilities: 1, extensions: new Map() }, nonceOf(question))
-    expect(decodeHello('listener', answer, nonceOf(question))).toBeDefined()
-    expect(decodeHello('listener', answer, Buffer.alloc(8))).toBeUndefined()
+    const answer = encodeHello('listener', { capabilities: 1, extensions: new Map() }, PUBLIC_KEY, nonceOf(question))
+    expect(decodeHello('listener', answer, PUBLIC_KEY, nonceOf(question))).toBeDefined()
+    expect(decodeHello('listener', answer, PUBLIC_KEY, NO_NONCE)).toBeUndefined()
     expect(decodeHello('dialler', answer)).toBeUndefined()
+  })
+
+  it('is nothing to whoever has another key, in one bit or in length, or none', () => {
+    fc.assert(
+      fc.property(fc.uint8Array({ minLength: 16, maxLength: 64 }), fc.nat(), (key, bit) => {
+        const payload = encodeHello('dialler', { capabilities: 1, extensions: new Map() }, key)
+        const other = Uint8Array.from(key)
+        other[(bit >> 3) % key.length] ^= 1 << (bit & 7)
+        expect(decodeHello('dialler', payload, key)).toBeDefined()
+        for (const wrong of [other, Uint8Array.of(...key.subarray(1)), PUBLIC_KEY]) {
+          expect(decodeHello('dialler', payload, wrong)).toBeUndefined()
+        }
+      }),
+    )
   })
 
   it('is not found in arbitrary messages, of whatever length', () => {
