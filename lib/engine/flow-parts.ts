@@ -151,6 +151,7 @@ export class FlowParts {
   speakTcpraw(): void {
     const { words: w, base: b } = this.slot
     w[b + S_DIALECT] = DIALECT_TCPRAW
+    this.segments.widenAtOnce()
     w[b + S_MAX_MESSAGE] = Math.min(w[b + S_MAX_MESSAGE], TCPRAW_MAX_MESSAGE)
   }
 

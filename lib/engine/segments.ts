@@ -101,6 +101,13 @@ export class Segments {
     w[b + S_RCV_WINDOW_FIELD] = this.#wide ? widest : field
   }
 
+  /** For a peer that sends as much as it likes whatever the window says: what is beyond it, connection tracking in between would call invalid. */
+  widenAtOnce(): void {
+    const { words: w, base: b } = this.#slot
+    w[b + S_RCV_WINDOW_FIELD] = w[b + S_RCV_WND] >> w[b + S_RCV_SCALE]
+    this.#wide = true
+  }
+
   /**
    * The peer asks for an acknowledgement.
    *

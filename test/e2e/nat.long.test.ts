@@ -101,5 +101,6 @@ it.each(kcptunPaths.flatMap((path) => ways.flatMap((way) => DIRECTIONS.map((dire
     const mbitPerSecond = Math.round((done.length * bytes * 8) / Math.max(...done.map(({ seconds }) => seconds)) / 1e6)
     const invalid = await routed.invalid()
     beside.push({ system: is, path, direction, mbitPerSecond, rule: invalid.rule, tracker: invalid.tracker })
+    expect(invalid).toEqual(ALL_VALID)
   },
 )

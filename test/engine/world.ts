@@ -1,5 +1,6 @@
 // Two engines, a wire with a tracking router on it, and virtual time: hours of a flow's life in seconds of ours. Engines, flows, timers and rules are
 // the real ones; kernel sockets are replaced by memory, since a kernel's clock cannot be turned.
+
 import { Engine } from '../../lib/engine/engine.ts'
 import type { Flow } from '../../lib/engine/flow.ts'
 import type { FlowOptions } from '../../lib/engine/flow-options.ts'
@@ -34,6 +35,7 @@ import {
   RST,
 } from '../../lib/native/layout.ts'
 import type { ChannelSink } from '../../lib/transport.ts'
+import type { Dialect } from '../../lib/wire/dialect.ts'
 import { TcpTracker } from '../support/tracker.ts'
 
 /** TCPI_OPT_TIMESTAMPS, TCPI_OPT_WSCALE */
@@ -53,6 +55,8 @@ export interface WorldSettings {
   readonly isn: readonly [number, number]
   readonly clocks: readonly [number, number]
   readonly options: FlowOptions
+  /** Of the client; 'native' unless told. */
+  readonly dialect?: Dialect
 }
 
 /** What happens to packets on the wire now. */
@@ -214,10 +218,10 @@ export class End {
     this.engine = new Engine({ binding: this.#binding(), table, capture: 'packet', link: 'raw', orphans: side === 1, clock })
     this.engine.capture(4, { ports: [side === 0 ? 40000 : 9191] })
     const role = side === 0 ? 'dialler' : 'listener'
-    const { options } = world.settings
+    const { options, dialect = 'native' } = world.settings
     this.#waits = options.framing === 'counted' || options.helloKey !== undefined
     const onAgreed = this.#waits ? (error: Error | undefined) => this.#onAgreed(error) : undefined
-    const flow = this.engine.insert(this.#key, this.#carrier(), { role, dialect: 'native', options, onAgreed })
+    const flow = this.engine.insert(this.#key, this.#carrier(), { role, dialect: side === 0 ? dialect : 'native', options, onAgreed })
     if (flow === undefined) throw new Error('the flow is there already')
     this.flow = flow
     if (side === 1 && options.helloKey !== undefined) {
