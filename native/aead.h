@@ -44,7 +44,7 @@ class Aead {
 
 /**
  * Masks from samples of ciphertext, as QUIC's header protection makes them with AES (RFC 9001, 5.4.3). ChaCha20 has the same here: without chaining, AES
- * takes all samples in one call, and even without instructions for it a block is quicker than a key stream of ChaCha20 by an IV of its own.
+ * takes all samples in one call, and without instructions for it costs about what a key stream of ChaCha20 by an IV of its own does.
  */
 class CounterMask {
  public:
