@@ -30,22 +30,4 @@ bool Aead::Unseal(uint64_t counter, uint8_t* text, size_t size) {
   return Begin(counter) && cipher_.Update(text, size, text) && cipher_.SetTag(text + size, kTagBytes) && cipher_.Final();
 }
 
-bool CounterMask::Open(const AeadKeys& keys) {
-  suite_ = keys.suite;
-  return cipher_.Open(suite_ == Suite::kAes256Gcm ? "EVP_aes_256_ecb" : "EVP_chacha20", keys.mask, true);
-}
-
-void CounterMask::Close() { cipher_.Close(); }
-
-bool CounterMask::Apply(uint8_t* samples, size_t count) {
-  // Without chaining, so one call for all of them.
-  if (suite_ == Suite::kAes256Gcm) return cipher_.Update(samples, count * kSampleBytes, samples);
-  constexpr uint8_t kZeros[kSampleBytes] = {};
-  for (size_t i = 0; i < count; i++, samples += kSampleBytes) {
-    // OpenSSL's IV is block counter and nonce, in the order in which the sample has them.
-    if (!cipher_.Begin(samples) || !cipher_.Update(kZeros, sizeof kZeros, samples)) return false;
-  }
-  return true;
-}
-
 }  // namespace faketcp

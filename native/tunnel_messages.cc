@@ -76,7 +76,7 @@ bool Packer::Pack(uint8_t type, uint16_t session, const uint8_t* in, size_t leng
 }
 
 bool Packer::WriteNumbers(uint8_t* messages, size_t stride, uint64_t first, size_t count) {
-  uint8_t masks[kBatch * kSampleBytes];
+  uint8_t masks[kBatch * kSampleBytes] = {};
   for (size_t i = 0; i < count; i++) memcpy(masks + i * kSampleBytes, messages + i * stride + kCounterBytes, kSampleBytes);
   if (!mask_.Apply(masks, count)) return false;
   for (size_t i = 0; i < count; i++) WriteMasked48(messages + i * stride, first + i, masks + i * kSampleBytes);

@@ -35,11 +35,7 @@ function nonceOf(keys: TunnelKeys, number: number): Buffer {
 }
 
 function masked(keys: TunnelKeys, counter: Buffer, rest: Buffer): Buffer {
-  const sample = rest.subarray(0, SAMPLE_BYTES)
-  // RFC 9001, 5.4.3: a block of AES; 5.4.4: key stream of ChaCha20, whose IV in OpenSSL is block counter and nonce.
-  const mask =
-    keys.cipher === 'aes-256-gcm'
-      ? createCipheriv('aes-256-ecb', keys.mask, null).setAutoPadding(false).update(sample)
-      : createCipheriv('chacha20', keys.mask, sample).update(Buffer.alloc(COUNTER_BYTES))
+  // A block of AES, as in RFC 9001, 5.4.3, whatever the cipher.
+  const mask = createCipheriv('aes-256-ecb', keys.mask, null).setAutoPadding(false).update(rest.subarray(0, SAMPLE_BYTES))
   return counter.map((byte, i) => byte ^ mask[i]) as Buffer
 }
