@@ -17,6 +17,8 @@ import type { Slot } from './slot.ts'
 const HOLD_MS = 1000
 /** How long an acknowledgement that widens the window is waited for. TCP_RTO_MIN: then the kernel itself would use old numbers again. */
 const STALLED_MS = 200
+/** How long a real TCP may keep its window below half of its widest, and a message waiting that does not fit into it. */
+const SMALL_WINDOW_MS = 5000
 /** More segments in one train overrun the rings of veth devices and backlogs. */
 const TRAIN_SEGMENTS = 64
 /** An IP packet has 65 535 bytes, headers and options included. */
@@ -56,6 +58,8 @@ export class SendQueue {
   #grown = false
   /** The acknowledgement after which none came in time. */
   #stalledAt: number | undefined
+  /** Of a real TCP's windows. */
+  #widest = 0
 
   constructor(slot: Slot, segments: Segments, owner: QueueOwner) {
     this.#slot = slot
@@ -88,7 +92,9 @@ export class SendQueue {
 
   /** Time is up. */
   holdNoLonger(): void {
-    this.#stalledAt = this.#slot.words[this.#slot.base + S_SND_UNA]
+    const { words, base } = this.#slot
+    this.#stalledAt = words[base + S_SND_UNA]
+    this.#widest = words[base + S_SND_WND]
     this.unhold()
   }
 
@@ -129,7 +135,7 @@ export class SendQueue {
       const whole = first.segmentSize === undefined && !this.stream
       const grows = this.#windowGrows()
       const limit = this.trains ? Math.min(TRAIN_BYTES, grows ? windowLeft(w, b) : trainLimit(w, b)) : 0
-      const bytes = whole ? this.#messagesWithin(limit) : this.#runWithin(segment, limit)
+      const bytes = whole ? this.#messagesWithin(limit) : this.#runWithin(segment, limit, now)
       // What the peer acknowledges next makes room.
       if (bytes === 0) return
       // An acknowledgement or holdDue goes on.
@@ -194,14 +200,26 @@ export class SendQueue {
   }
 
   /** Bytes of the next train of a run; 0 when a real TCP takes none now. */
-  #runWithin(segment: number, limit: number): number {
+  #runWithin(segment: number, limit: number, now: number): number {
     const left = this.#messages[this.#next].length - this.#offset
     const bytes = Math.min(left, segment * Math.max(1, Math.min(TRAIN_SEGMENTS, Math.floor(limit / segment))))
     if (!this.stream) return bytes
     const { words: w, base: b } = this.#slot
     const room = roomToSend(w, b)
-    // A part only if it would have to wait for ever: windows smaller than a segment are met in peers with tiny buffers (RFC 9293, 3.8.6.2.1).
-    return bytes <= room || w[b + S_SND_NXT] === w[b + S_SND_UNA] ? Math.min(bytes, room) : 0
+    this.#widest = Math.max(this.#widest, w[b + S_SND_WND])
+    if (bytes <= room) return bytes
+    // A part only if it would have to wait for ever: windows smaller than a segment are met in peers with tiny buffers.
+    return w[b + S_SND_NXT] === w[b + S_SND_UNA] ? this.#partWithin(room, now) : 0
+  }
+
+  /**
+   * What a window takes that is smaller than a message. Not while it is below half of its widest (RFC 9293, 3.8.6.2.1): a crumb more may be what the
+   * kernel has no memory left for, its window notwithstanding (tcp_data_queue, TCPRcvQDrop), and nobody would send it again.
+   */
+  #partWithin(room: number, now: number): number {
+    if (room >= this.#widest >> 1) return room
+    if (room > 0 && this.holdDue === Number.POSITIVE_INFINITY) this.holdDue = now + SMALL_WINDOW_MS
+    return 0
   }
 
   /** The outbox has passed one train on. */

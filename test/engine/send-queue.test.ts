@@ -42,8 +42,10 @@ function stream(first: number, window: number) {
   })
   queue.stream = true
   queue.unhold()
+  let now = 0
   const flush = () => {
-    queue.fill(outbox, 0, (one) => one.makeRoom())
+    if (now >= queue.holdDue) queue.holdNoLonger()
+    queue.fill(outbox, now, (one) => one.makeRoom())
     outbox.transmit()
     outbox.settle()
     return sent.splice(0)
@@ -61,6 +63,12 @@ function stream(first: number, window: number) {
     acknowledge: (to: number, wnd: number) => {
       w[b + S_SND_UNA] = (first + to) | 0
       w[b + S_SND_WND] = wnd
+      queue.unhold()
+      return flush()
+    },
+    /** As a flow does, if it is to be woken by then. */
+    wait: (ms: number) => {
+      now += ms
       return flush()
     },
   }
@@ -88,4 +96,32 @@ it('cuts a message that the window does not take only while nothing is under way
   expect(acknowledge(1, 4)).toEqual([[1, 'bbbb']])
   expect(acknowledge(5, 0)).toEqual([])
   expect([acknowledge(5, 4), done()]).toEqual([[[5, 'bb']], 1])
+})
+
+it('a window below half of its widest gets no part of a message, until it has been so for 5 s', () => {
+  const { write, acknowledge, wait, done } = stream(0, 512)
+  expect(write('a'.repeat(1448)).map(([seq, { length }]) => [seq, length])).toEqual([[0, 512]])
+  expect(acknowledge(512, 255)).toEqual([])
+  expect(acknowledge(512, 256).map(([seq, { length }]) => [seq, length])).toEqual([[512, 256]])
+  expect(acknowledge(768, 128)).toEqual([])
+  expect(wait(4999)).toEqual([])
+  // This is what its windows are like from here on.
+  expect(wait(1).map(([seq, { length }]) => [seq, length])).toEqual([[768, 128]])
+  expect(acknowledge(896, 128).map(([seq, { length }]) => [seq, length])).toEqual([[896, 128]])
+  expect([acknowledge(1024, 424).map(([seq, { length }]) => [seq, length]), done()]).toEqual([[[1024, 424]], 1])
+})
+
+it('knows how wide the window was when it took whole messages', () => {
+  const { write, acknowledge } = stream(0, 512)
+  expect(write('a'.repeat(424), 'b'.repeat(424))).toHaveLength(1)
+  expect(acknowledge(424, 128)).toEqual([])
+  expect(acknowledge(424, 512)).toEqual([[424, 'b'.repeat(424)]])
+})
+
+it('a closed window is waited for, however long', () => {
+  const { write, acknowledge, wait } = stream(0, 10)
+  expect(write('a'.repeat(10), 'b')).toHaveLength(1)
+  expect(acknowledge(10, 0)).toEqual([])
+  expect(wait(60_000)).toEqual([])
+  expect(acknowledge(10, 1)).toEqual([[10, 'b']])
 })

@@ -44,17 +44,24 @@ export class Program implements AsyncDisposable {
   }
 
   async prints(pattern: RegExp): Promise<RegExpExecArray> {
-    const late = AbortSignal.timeout(READY_MS)
+    const late = Date.now() + READY_MS
     for (;;) {
       const found = pattern.exec(this.output)
       if (found) return found
       if (this.ended) throw new Error(`${this.name} ended without printing ${pattern}:\n${this.output}`)
-      const more = [this.#child.stdout, this.#child.stderr].map((stream) => once(stream!, 'data', { signal: late }))
-      await Promise.race([...more, this.#closed]).catch(() => {
-        throw new Error(`${this.name} has not printed ${pattern} for ${READY_MS} ms:\n${this.output}`)
-      })
-      for (const one of more) one.catch(() => {})
+      await this.#more(late - Date.now())
+      if (Date.now() >= late) throw new Error(`${this.name} has not printed ${pattern} for ${READY_MS} ms:\n${this.output}`)
     }
+  }
+
+  /** Until it has printed something, has ended, or time is up; nothing is left listening. */
+  async #more(timeoutMs: number): Promise<void> {
+    const over = new AbortController()
+    const late = AbortSignal.any([over.signal, AbortSignal.timeout(Math.max(0, timeoutMs))])
+    const { stdout, stderr } = this.#child
+    const heard = [stdout, stderr].map((stream) => once(stream!, 'data', { signal: late }).catch(() => {}))
+    await Promise.race([...heard, this.#closed])
+    over.abort()
   }
 
   /** Ends it and tells its exit code; a program that does not heed the signal is killed (null). Idempotent. */

@@ -69,6 +69,27 @@ it('tells bad checksums, malformed options and what the analyser finds', async (
   expect(await fields(recording.file, ['frame.len'], 'tcp.seq_raw == 1000')).toEqual([new Map([['frame.len', '58']])])
 })
 
+it('takes no payload for the protocol of its port, nor for a broken one', async () => {
+  await using hosts = await twoHosts({ offloads: false })
+  await using recording = await capture(hosts.b)
+  const [client, server] = [await hosts.a.agent(), await hosts.b.agent()]
+  const dns = { host: hosts.b.address4, port: 53 }
+  await server.run(async (ctx, at) => {
+    const net = await import('node:net')
+    ctx.state.server = net.createServer((socket) => socket.resume().on('end', () => ctx.emit('end')))
+    await new Promise<void>((resolve) => ctx.state.server.listen(at, resolve))
+  }, dns)
+  await client.run(async (_, at) => {
+    const net = await import('node:net')
+    net.connect(at).end('\0\x05hello')
+  }, dns)
+  await server.next('end')
+  await recording.stop()
+  const protocols = (await fields(recording.file, ['frame.protocols'], 'tcp.len > 0')).map((row) => row.get('frame.protocols'))
+  expect(protocols).toEqual(['eth:ethertype:ip:tcp:data'])
+  expect((await recording.segments()).filter(({ malformed }) => malformed)).toEqual([])
+})
+
 it.each([false, true])('loses nothing of a burst (bulk: %s)', async (bulk) => {
   await using hosts = await twoHosts({ offloads: false })
   await using recording = await capture(hosts.b, { filter: 'udp port 7002', bulk })
