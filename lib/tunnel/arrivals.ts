@@ -1,6 +1,7 @@
 // Connections to a tunnel server that have not shown yet that they are a tunnel's. Whoever does not know the key is answered by nothing.
-import type { FakeTcpConn, Train } from '../conn.ts'
 import { formatHostPort } from '../address.ts'
+import type { FakeTcpConn, Train } from '../conn.ts'
+import type { RefusedConnection } from '../transport.ts'
 import { type Accepted, type CipherWish, respond } from './handshake.ts'
 import { SALT_BYTES, type Secrets } from './keys.ts'
 import { SaltMemory } from './salts.ts'
@@ -40,7 +41,7 @@ export class Arrivals {
     let refused: Buffer | undefined
     let flow: TunnelFlow | undefined
     const take = (message: Buffer): void => {
-      if (attempts >= MAX_ATTEMPTS || (refused !== undefined && refused.equals(message))) return
+      if (attempts >= MAX_ATTEMPTS || refused?.equals(message)) return
       attempts++
       const accepted = this.#accept(conn, message)
       if (accepted === undefined) {
@@ -72,20 +73,34 @@ export class Arrivals {
 
   #accept(conn: FakeTcpConn, message: Buffer): Accepted | undefined {
     const salt = message.subarray(0, SALT_BYTES)
-    const { drops, warnings } = this.#shared
+    const { drops } = this.#shared
     if (this.#salts.has(salt)) {
       drops.replay++
       return undefined
     }
     const accepted = respond(this.#secrets, message, this.#wish)
     if (accepted === undefined) {
-      drops.auth++
-      const from = formatHostPort(conn.remoteAddress, conn.remotePort)
-      warnings.warn('wrong-key', () => `The first message of ${from} does not fit the key, the cipher or this version of the tunnel; not answered`)
+      this.#stranger(conn)
       return undefined
     }
     this.#salts.add(salt)
     return accepted
+  }
+
+  /** The listener has found out by the hello. */
+  refused(refused: RefusedConnection): void {
+    if (refused.reason === 'replay') this.#shared.drops.replay++
+    else this.#stranger(refused)
+  }
+
+  #stranger({ remoteAddress, remotePort }: Pick<FakeTcpConn, 'remoteAddress' | 'remotePort'>): void {
+    const { drops, warnings } = this.#shared
+    drops.auth++
+    const from = formatHostPort(remoteAddress, remotePort)
+    warnings.warn(
+      'wrong-key',
+      () => `What ${from} sent first does not fit the key, the ciphers or the version of this server: it is not answered`,
+    )
   }
 
   #turnAway(conn: FakeTcpConn): true {

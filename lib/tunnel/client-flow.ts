@@ -1,7 +1,9 @@
 // A client's way to the server: dials, makes the tunnel's handshake, and when the flow has ended does it again, from another port, for as long as it is
 // wanted. Datagrams that come while there is no flow wait for a short time.
+import { formatHostPort } from '../address.ts'
 import type { FakeTcpConn, Train } from '../conn.ts'
 import { dial } from '../dial.ts'
+import { FakeTcpError } from '../errors.ts'
 import { BackOff } from './back-off.ts'
 import { openCodec } from './codec.ts'
 import { type Agreed, Initiator } from './handshake.ts'
@@ -28,7 +30,7 @@ export interface ClientContext {
   readonly flows: OpenFlows
   readonly secrets: Secrets
   readonly clientId: Uint8Array
-  readonly sink: Omit<FlowSink, 'onEnd'>
+  readonly sink: FlowSink
 }
 
 export class ClientFlow {
@@ -89,7 +91,9 @@ export class ClientFlow {
 
   async #run(): Promise<void> {
     const { signal } = this.#closing
-    const { warnings } = this.#context.shared
+    const { shared, options } = this.#context
+    const { warnings } = shared
+    const place = formatHostPort(options.to.host, options.to.port)
     while (!signal.aborted) {
       this.#startedMs = performance.now()
       try {
@@ -101,12 +105,13 @@ export class ClientFlow {
         if (performance.now() - openedMs > LASTING_MS) this.#backOff.reset()
         this.#startedMs = performance.now()
         warnings.warn('reconnect', () => `A flow has ended (${reason}); dialling again`)
-        this.#context.shared.reconnects++
-        this.id = this.#context.shared.nextId()
+        shared.reconnects++
+        this.id = shared.nextId()
       } catch (error) {
         if (signal.aborted) return
-        if (error instanceof NoAnswer) warnings.warn('no-answer', () => error.message)
-        else warnings.warn('unreachable', () => `The server cannot be reached: ${error instanceof Error ? error.message : String(error)}`)
+        if (isUnanswered(error))
+          warnings.warn('no-answer', () => `${place} takes connections, but does not answer the tunnel: wrong key, or no tunnel server`)
+        else warnings.warn('unreachable', () => `${place} cannot be reached: ${error instanceof Error ? error.message : String(error)}`)
       }
       await this.#pause()
     }
@@ -153,13 +158,20 @@ export class ClientFlow {
   #opened(conn: FakeTcpConn, { keys }: Agreed, message: Buffer, end: (reason: string) => void): TunnelFlow {
     const { shared, flows, sink } = this.#context
     const codec = openCodec(keys === undefined ? {} : { seal: keys.client, open: keys.server })
-    const onEnd = (ended: TunnelFlow, reason: string) => {
-      this.#flow = undefined
-      flows.remove(ended, reason)
-      end(reason)
-    }
-    const repeat = { message, answer: undefined }
-    const flow = new TunnelFlow(this.id, shared, conn, codec, { ...sink, onEnd }, repeat, SILENCE_TICKS)
+    const flow = new TunnelFlow({
+      id: this.id,
+      shared,
+      conn,
+      codec,
+      sink,
+      repeat: { message, answer: undefined },
+      silenceTicks: SILENCE_TICKS,
+      onEnd: (ended, reason) => {
+        this.#flow = undefined
+        flows.remove(ended, reason)
+        end(reason)
+      },
+    })
     shared.encrypted = keys?.client.cipher ?? 'none'
     this.#flow = flow
     flows.add(flow)
@@ -170,6 +182,11 @@ export class ClientFlow {
 }
 
 class NoAnswer extends Error {}
+
+/** The keyed hello finds out before the tunnel's own handshake. */
+function isUnanswered(error: unknown): error is Error {
+  return error instanceof NoAnswer || (error instanceof FakeTcpError && error.code === 'ERR_FAKETCP_HELLO')
+}
 
 /** One connection's handshake, by messages and a timer of its own: messages of a fake connection can be lost. */
 class Handshake {
@@ -196,12 +213,7 @@ class Handshake {
     this.#signal = signal
     this.#onFail = onFail
     this.#onOpen = onOpen
-    const { remoteAddress, remotePort } = conn
-    this.#limit = setTimeout(() => {
-      this.#fail(
-        new NoAnswer(`${remoteAddress}:${remotePort} takes connections, but does not answer the tunnel: wrong key, or no tunnel server`),
-      )
-    }, limitMs)
+    this.#limit = setTimeout(() => this.#fail(new NoAnswer()), limitMs)
     signal.addEventListener('abort', this.#onAbort)
     conn.on('error', this.#onError).on('end', this.#onGone).on('close', this.#onGone)
     conn.on('train', this.#onTrain)

@@ -11,10 +11,10 @@ import { type UdpSink, UdpSocket } from '../udp/socket.ts'
 import { type ClientContext, ClientFlow } from './client-flow.ts'
 import { CLIENT_ID_BYTES } from './handshake.ts'
 import type { Secrets } from './keys.ts'
+import { datagramsIn } from './messages.ts'
 import { OpenFlows, statsOf } from './open-flows.ts'
 import type { ParsedTunnelClient } from './options.ts'
 import { type Peer, PeerTable } from './peer-table.ts'
-import { datagramsIn } from './messages.ts'
 import type { Shared } from './shared.ts'
 import { RisingSum, type TunnelFlowStats } from './stats.ts'
 import type { TunnelEnd } from './tunnel.ts'
@@ -23,7 +23,7 @@ import { UdpExit } from './udp-exit.ts'
 
 const RECEIVE_BUFFER_BYTES = 8 << 20
 
-export class ClientEnd implements TunnelEnd, UdpSink, Omit<FlowSink, 'onEnd'> {
+export class ClientEnd implements TunnelEnd, UdpSink, FlowSink {
   readonly role = 'client'
   readonly flows: OpenFlows
   readonly #shared: Shared

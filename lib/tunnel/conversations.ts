@@ -87,12 +87,12 @@ export class Conversations {
     for (const { conversations } of this.#clients.values()) yield* conversations.values()
   }
 
-  /** What a new flow of this client does with what it brings. */
-  sinkFor(id: string, onEnd: FlowSink['onEnd']): FlowSink {
+  /** A new flow of this client: what becomes of what it brings, and what is to be done when it has ended. */
+  join(id: string): { sink: FlowSink; leave: (flow: TunnelFlow) => void } {
     const client = this.#clients.get(id) ?? new Client(id)
     this.#clients.set(id, client)
     client.flows++
-    return {
+    const sink: FlowSink = {
       onData: (flow, session, memory, offset, length, segment) => {
         const conversation = client.conversations.get(session) ?? this.#begin(client, session, length, segment)
         if (conversation === undefined) return
@@ -113,13 +113,13 @@ export class Conversations {
           if (conversation !== undefined) conversation.flow = flow
         }
       },
-      onEnd: (flow, reason) => {
-        client.flows--
-        for (const conversation of client.conversations.values()) if (conversation.flow === flow) conversation.flow = undefined
-        this.#forgetIfEmpty(client)
-        onEnd(flow, reason)
-      },
     }
+    const leave = (flow: TunnelFlow) => {
+      client.flows--
+      for (const conversation of client.conversations.values()) if (conversation.flow === flow) conversation.flow = undefined
+      this.#forgetIfEmpty(client)
+    }
+    return { sink, leave }
   }
 
   /** Once a second. */

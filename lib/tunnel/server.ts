@@ -81,7 +81,11 @@ export class ServerEnd implements TunnelEnd {
       return socket
     })
     this.#arrivals = new Arrivals(shared, secrets, options.wish, (conn, accepted, init) => this.#accept(conn, accepted, init))
-    listener.on('connection', (conn) => this.#arrivals.add(conn))
+    listener
+      .on('connection', (conn) => this.#arrivals.add(conn))
+      .on('drop', (refused) => {
+        if (refused.reason === 'hello' || refused.reason === 'replay') this.#arrivals.refused(refused)
+      })
   }
 
   address(): ListenAddress {
@@ -121,8 +125,19 @@ export class ServerEnd implements TunnelEnd {
 
   #accept(conn: FakeTcpConn, { clientId, keys, message }: Accepted, init: Buffer): TunnelFlow {
     const codec = openCodec(keys === undefined ? {} : { seal: keys.server, open: keys.client })
-    const sink = this.#conversations.sinkFor(clientId.toString('hex'), (ended, reason) => this.flows.remove(ended, reason))
-    const flow = new TunnelFlow(this.#shared.nextId(), this.#shared, conn, codec, sink, { message: init, answer: message })
+    const { sink, leave } = this.#conversations.join(clientId.toString('hex'))
+    const flow = new TunnelFlow({
+      id: this.#shared.nextId(),
+      shared: this.#shared,
+      conn,
+      codec,
+      sink,
+      repeat: { message: init, answer: message },
+      onEnd: (ended, reason) => {
+        leave(ended)
+        this.flows.remove(ended, reason)
+      },
+    })
     this.#shared.encrypted = keys?.server.cipher ?? 'none'
     this.flows.add(flow)
     return flow

@@ -35,8 +35,6 @@ export interface FlowSink {
   onTrainEnd(): void
   onClose(flow: TunnelFlow, sessions: readonly number[]): void
   onBind(flow: TunnelFlow, sessions: readonly number[]): void
-  /** Once. */
-  onEnd(flow: TunnelFlow, reason: string): void
 }
 
 /** The peer's handshake message: when it comes again it is answered again, or ignored. */
@@ -45,7 +43,22 @@ export interface HandshakeRepeat {
   readonly answer: Buffer | undefined
 }
 
+export interface TunnelFlowParts {
+  /** In the tunnel's statistics. */
+  readonly id: number
+  readonly shared: Shared
+  readonly conn: FakeTcpConn
+  readonly codec: NativeTunnelCodec
+  readonly sink: FlowSink
+  readonly repeat: HandshakeRepeat
+  /** The flow is given up when what was sent has been answered by nothing for so many seconds. Default: never. */
+  readonly silenceTicks?: number
+  /** Once. */
+  onEnd(flow: TunnelFlow, reason: string): void
+}
+
 export class TunnelFlow {
+  readonly id: number
   readonly conn: FakeTcpConn
   readonly counters = new FlowCounters()
   readonly #shared: Shared
@@ -53,6 +66,7 @@ export class TunnelFlow {
   readonly #sink: FlowSink
   readonly #repeat: HandshakeRepeat
   readonly #silenceTicks: number
+  readonly #onEnd: TunnelFlowParts['onEnd']
   readonly #runs = new Int32Array(RUNS * RUN_WORDS)
   readonly #codecCounters = new Float64Array(CODEC_COUNTERS)
   readonly #codecSeen = new Float64Array(CODEC_COUNTERS)
@@ -71,25 +85,15 @@ export class TunnelFlow {
   /** Nothing is taken any more. */
   #ended = false
 
-  /**
-   * @param id in the tunnel's statistics
-   * @param silenceTicks the flow is given up when what was sent has been answered by nothing for so many seconds
-   */
-  constructor(
-    readonly id: number,
-    shared: Shared,
-    conn: FakeTcpConn,
-    codec: NativeTunnelCodec,
-    sink: FlowSink,
-    repeat: HandshakeRepeat,
-    silenceTicks = Number.POSITIVE_INFINITY,
-  ) {
+  constructor({ id, shared, conn, codec, sink, repeat, silenceTicks = Number.POSITIVE_INFINITY, onEnd }: TunnelFlowParts) {
+    this.id = id
     this.#shared = shared
     this.conn = conn
     this.#codec = codec
     this.#sink = sink
     this.#repeat = repeat
     this.#silenceTicks = silenceTicks
+    this.#onEnd = onEnd
     conn
       .on('error', (error) => this.end(error.message))
       .on('end', () => this.end('the other end has closed it'))
@@ -274,7 +278,8 @@ export class TunnelFlow {
       this.end(`nothing was heard of the other end for ${this.#silent} s`)
       return
     }
-    if (traffic || this.#asked || this.#silent > 0) this.#control(REPORT, this.#reports.encode(this.#sent, performance.now(), this.#silent > 0))
+    if (traffic || this.#asked || this.#silent > 0)
+      this.#control(REPORT, this.#reports.encode(this.#sent, performance.now(), this.#silent > 0))
     this.#asked = false
     this.#reportsReceived = 0
     this.#receivedBefore = this.#received
@@ -293,7 +298,7 @@ export class TunnelFlow {
     seen.set(now)
   }
 
-  /** Gives the flow up and tells the sink. Idempotent. */
+  /** Gives the flow up. Idempotent. */
   end(reason: string): void {
     if (this.#ended) return
     this.#closing = true
@@ -303,10 +308,10 @@ export class TunnelFlow {
     // After the peer's FIN this is our own.
     if (this.conn.readableEnded) this.conn.end()
     else this.conn.destroy()
-    this.#sink.onEnd(this, reason)
+    this.#onEnd(this, reason)
   }
 
-  /** Sends what is queued, then a FIN. What arrives until the flow is gone is still taken. Resolves, and the sink is told, when it is. */
+  /** Sends what is queued, then a FIN. What arrives until the flow is gone is still taken. Resolves when it is. */
   async close(): Promise<void> {
     this.#closing = true
     await this.conn.close()

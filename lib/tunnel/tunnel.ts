@@ -48,9 +48,8 @@ export class Tunnel extends EventEmitter<TunnelEvents> {
       if (tunnel !== undefined) emit(tunnel)
       else setImmediate(() => tunnel !== undefined && emit(tunnel))
     }
-    const shared = new Shared(
-      new Warnings((warning) => tell((one) => one.emit('warning', warning))),
-      (change) => tell((one) => one.emit('flow', change)),
+    const shared = new Shared(new Warnings((warning) => tell((one) => one.emit('warning', warning))), (change) =>
+      tell((one) => one.emit('flow', change)),
     )
     tunnel = new Tunnel(shared, await open(shared))
     const close = () => void tunnel?.close()

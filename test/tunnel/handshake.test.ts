@@ -69,7 +69,8 @@ it('every bit of both messages counts', () => {
     return changed
   }
   // Each byte, one of its bits: the cipher has no favourites among them.
-  for (let at = 0; at < client.message.length; at++) expect(respond(secrets, flipped(client.message, at * 8 + (at & 7)), both(AES))).toBeUndefined()
+  for (let at = 0; at < client.message.length; at++)
+    expect(respond(secrets, flipped(client.message, at * 8 + (at & 7)), both(AES))).toBeUndefined()
   for (let at = 0; at < accepted.message.length; at++) expect(client.finish(flipped(accepted.message, at * 8 + (at & 7)))).toBeUndefined()
 })
 

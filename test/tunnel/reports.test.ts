@@ -9,7 +9,7 @@ function exchange(seconds: number, lost: number) {
   for (let i = 0; i < seconds; i++) {
     sent += 100
     received += 100 - lost
-    expect(b.take(a.encode(sent, now, false), 0, received, now + 20)).toBe(false)
+    expect(b.take(a.encode(sent, now, false), i, received, now + 20)).toBe(false)
     // The report itself has arrived, too.
     sent++
     received++
