@@ -4,7 +4,7 @@
 /** Each layer may import from itself and from the layers that it names. */
 const LAYERS = {
   index: { path: '^lib/index\\.ts$', to: ['tunnel', 'udp', 'verbs', 'streams', 'transport', 'flow', 'link', 'leaves'] },
-  tunnel: { path: '^lib/tunnel/', to: ['udp', 'verbs', 'streams', 'transport', 'link', 'leaves', 'native'] },
+  tunnel: { path: '^lib/tunnel/', to: ['flow', 'udp', 'verbs', 'streams', 'transport', 'link', 'leaves', 'native'] },
   udp: { path: '^lib/udp/', to: ['verbs', 'streams', 'transport', 'link', 'leaves', 'native'] },
   verbs: {
     path: '^lib/(dial|listen|listeners|options)\\.ts$',

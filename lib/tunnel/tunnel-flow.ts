@@ -1,0 +1,320 @@
+// One flow whose handshake is done: trains of datagrams into it and out of it, reports, and whether the other end is still there. It knows sessions
+// by number only, and nothing of UDP.
+import type { FakeTcpConn } from '../conn.ts'
+import { view } from '../message-arena.ts'
+import type { NativeTunnelCodec } from '../native/binding.ts'
+import {
+  CODEC_COUNTERS,
+  CODEC_FORGED,
+  CODEC_REPLAYED,
+  CODEC_TRUNCATED,
+  RUN_LENGTH,
+  RUN_MESSAGES,
+  RUN_OFFSET,
+  RUN_SEGMENT,
+  RUN_SESSION,
+  RUN_TYPE,
+  RUN_WORDS,
+} from '../native/layout.ts'
+import { BUFFER_BYTES } from './buffers.ts'
+import { BIND, CLOSE, DATA, datagramsIn, decodeSessions, encodeSessions, REPORT, SESSIONS_PER_MESSAGE } from './messages.ts'
+import { Reports } from './reports.ts'
+import type { Shared } from './shared.ts'
+import { FlowCounters } from './stats.ts'
+
+/** Runs of one unpack call; a train of messages that all differ needs more than one call. */
+const RUNS = 64
+/** What WireGuard adds to an inner packet: a header of 16 bytes and a tag of 16. It pads, but never beyond its MTU. */
+const WIREGUARD_OVERHEAD = 32
+
+/** Who has the conversations. */
+export interface FlowSink {
+  /** Datagrams of one session; `length` 0: one empty datagram. The memory is theirs until the end of `onTrainEnd`. */
+  onData(flow: TunnelFlow, session: number, memory: Buffer, offset: number, length: number, segment: number): void
+  /** All of one train has been told. */
+  onTrainEnd(): void
+  onClose(flow: TunnelFlow, sessions: readonly number[]): void
+  onBind(flow: TunnelFlow, sessions: readonly number[]): void
+}
+
+/** The peer's handshake message: when it comes again it is answered again, or ignored. */
+export interface HandshakeRepeat {
+  readonly message: Buffer
+  readonly answer: Buffer | undefined
+}
+
+export interface TunnelFlowParts {
+  /** In the tunnel's statistics. */
+  readonly id: number
+  readonly shared: Shared
+  readonly conn: FakeTcpConn
+  readonly codec: NativeTunnelCodec
+  readonly sink: FlowSink
+  readonly repeat: HandshakeRepeat
+  /** The flow is given up when what was sent has been answered by nothing for so many seconds. Default: never. */
+  readonly silenceTicks?: number
+  /** Once. */
+  onEnd(flow: TunnelFlow, reason: string): void
+}
+
+export class TunnelFlow {
+  readonly id: number
+  readonly conn: FakeTcpConn
+  readonly counters = new FlowCounters()
+  readonly #shared: Shared
+  readonly #codec: NativeTunnelCodec
+  readonly #sink: FlowSink
+  readonly #repeat: HandshakeRepeat
+  readonly #silenceTicks: number
+  readonly #onEnd: TunnelFlowParts['onEnd']
+  readonly #runs = new Int32Array(RUNS * RUN_WORDS)
+  readonly #codecCounters = new Float64Array(CODEC_COUNTERS)
+  readonly #codecSeen = new Float64Array(CODEC_COUNTERS)
+  readonly #reports = new Reports()
+  #sent = 0
+  #received = 0
+  /** As of the last tick. */
+  #sentBefore = 0
+  #receivedBefore = 0
+  #reportsReceived = 0
+  #asked = false
+  /** Ticks in which something of ours was unanswered. */
+  #silent = 0
+  /** Nothing is sent any more. */
+  #closing = false
+  /** Nothing is taken any more. */
+  #ended = false
+
+  constructor({ id, shared, conn, codec, sink, repeat, silenceTicks = Number.POSITIVE_INFINITY, onEnd }: TunnelFlowParts) {
+    this.id = id
+    this.#shared = shared
+    this.conn = conn
+    this.#codec = codec
+    this.#sink = sink
+    this.#repeat = repeat
+    this.#silenceTicks = silenceTicks
+    this.#onEnd = onEnd
+    conn
+      .on('error', (error) => this.end(error.message))
+      .on('end', () => this.end('the other end has closed it'))
+      .on('close', () => this.end('closed'))
+    conn.on('drop', ({ reason, count = 1 }) => {
+      shared.drops[reason === 'message-size' ? 'message-size' : 'send-refused'] += count
+    })
+  }
+
+  get state(): 'open' | 'closing' {
+    return this.#closing ? 'closing' : 'open'
+  }
+
+  get rttMs(): number | undefined {
+    return this.#reports.rttMs
+  }
+
+  get lossIn(): number | undefined {
+    return this.#reports.incoming.recent
+  }
+
+  get lossOut(): number | undefined {
+    return this.#reports.outgoing.recent
+  }
+
+  /** Bytes of the longest datagram that fits. */
+  get maxDatagramSize(): number {
+    return this.conn.maxMessageSize - this.#codec.overhead
+  }
+
+  /**
+   * Sends datagrams of one session, each `segment` bytes, the last may be shorter; `length` 0: one empty datagram. What cannot be sent is dropped and counted.
+   * The bytes are copied.
+   */
+  send(session: number, memory: Uint8Array, offset: number, length: number, segment: number): void {
+    if (this.#closing) {
+      this.#shared.drops['no-flow'] += datagramsIn(length, segment)
+      return
+    }
+    const longest = Math.min(length, segment)
+    if (longest > this.maxDatagramSize) {
+      this.#tooLong(longest, datagramsIn(length, segment))
+      return
+    }
+    const most = longest === 0 ? 0 : longest * Math.floor(BUFFER_BYTES / (longest + this.#codec.overhead))
+    let at = 0
+    do {
+      const part = Math.min(length - at, most)
+      this.#sendPart(session, memory, offset + at, part, longest)
+      at += part
+    } while (at < length)
+  }
+
+  #sendPart(session: number, memory: Uint8Array, offset: number, length: number, segment: number): void {
+    const messages = datagramsIn(length, segment)
+    if (this.conn.writableNeedDrain) {
+      this.#shared.drops['queue-full'] += messages
+      return
+    }
+    if (!this.#pack(DATA, session, memory, offset, length, segment, messages)) return
+    this.counters.datagramsOut += messages
+    this.counters.bytesOut += length
+  }
+
+  #pack(type: number, session: number, memory: Uint8Array, offset: number, length: number, segment: number, messages: number): boolean {
+    const { bytes, release } = this.#shared.pool.take()
+    const written = this.#codec.pack(type, session, memory, offset, length, segment, bytes, 0)
+    if (written === 0) {
+      release()
+      this.end('its message counter is used up')
+      return false
+    }
+    this.#sent += messages
+    this.conn.sendTrain(view(bytes, 0, written), Math.min(written, segment + this.#codec.overhead), release)
+    return true
+  }
+
+  /** The server forgets these sessions. */
+  sendClose(sessions: readonly number[]): void {
+    this.#sendSessions(CLOSE, sessions)
+  }
+
+  /** The server answers these sessions on this flow from now on. */
+  sendBind(sessions: readonly number[]): void {
+    this.#sendSessions(BIND, sessions)
+  }
+
+  #sendSessions(type: number, sessions: readonly number[]): void {
+    for (let at = 0; at < sessions.length; at += SESSIONS_PER_MESSAGE) {
+      this.#control(type, encodeSessions(sessions.slice(at, at + SESSIONS_PER_MESSAGE)))
+    }
+  }
+
+  #control(type: number, payload: Buffer): void {
+    if (!this.#closing) this.#pack(type, 0, payload, 0, payload.length, payload.length, 1)
+  }
+
+  #tooLong(size: number, messages: number): void {
+    this.#shared.drops['message-size'] += messages
+    const max = this.maxDatagramSize
+    this.#shared.warnings.warn(
+      'message-size',
+      () =>
+        `A datagram of ${size} bytes is too long for the path, which takes ${max}: dropped. For WireGuard set MTU = ${max - WIREGUARD_OVERHEAD} or less on both ends`,
+      messages,
+    )
+  }
+
+  /** Messages have arrived; the bytes are ours, and are overwritten. */
+  receive(memory: Buffer, offset: number, length: number, segment: number): void {
+    if (this.#ended) return
+    if (length <= segment && length === this.#repeat.message.length && this.#isRepeat(memory, offset, length)) return
+    let at = offset
+    let left = length
+    while (left > 0 && !this.#ended) {
+      const runs = this.#codec.unpack(memory, at, left, segment, this.#runs)
+      for (let i = 0; i < runs; i++) this.#take(memory, i * RUN_WORDS)
+      const unread = runs === RUNS ? this.#codec.unread : 0
+      at += left - unread
+      left = unread
+    }
+    this.#sink.onTrainEnd()
+  }
+
+  #isRepeat(memory: Buffer, offset: number, length: number): boolean {
+    const { message, answer } = this.#repeat
+    if (message.compare(memory, offset, offset + length) !== 0) return false
+    if (answer !== undefined) this.conn.write(answer)
+    return true
+  }
+
+  #take(memory: Buffer, run: number): void {
+    const runs = this.#runs
+    const type = runs[run + RUN_TYPE]
+    const messages = runs[run + RUN_MESSAGES]
+    const offset = runs[run + RUN_OFFSET]
+    const length = runs[run + RUN_LENGTH]
+    if (type === DATA) {
+      this.#received += messages
+      this.counters.datagramsIn += messages
+      this.counters.bytesIn += length
+      this.#sink.onData(this, runs[run + RUN_SESSION], memory, offset, length, runs[run + RUN_SEGMENT])
+      return
+    }
+    for (let at = 0; at < length; at += runs[run + RUN_SEGMENT]) {
+      const end = offset + Math.min(length, at + runs[run + RUN_SEGMENT])
+      if (!this.#takeControl(type, memory.subarray(offset + at, end))) this.#shared.drops.malformed++
+      this.#received++
+    }
+  }
+
+  #takeControl(type: number, payload: Buffer): boolean {
+    if (type === REPORT) return this.#takeReport(payload)
+    const sessions = decodeSessions(payload)
+    if (sessions === undefined) return false
+    if (type === CLOSE) this.#sink.onClose(this, sessions)
+    else if (type === BIND) this.#sink.onBind(this, sessions)
+    else return false
+    return true
+  }
+
+  #takeReport(payload: Buffer): boolean {
+    const asks = this.#reports.take(payload, this.#sent, this.#received, performance.now())
+    if (asks === undefined) return false
+    this.#reportsReceived++
+    this.#asked ||= asks
+    this.counters.lostIn = this.#reports.incoming.lost
+    this.counters.lostOut = this.#reports.outgoing.lost
+    return true
+  }
+
+  /** Once a second. */
+  tick(): void {
+    if (this.#closing) return
+    this.#countRefused()
+    const sent = this.#sent !== this.#sentBefore
+    const heard = this.#received !== this.#receivedBefore
+    const traffic = sent || this.#received - this.#receivedBefore > this.#reportsReceived
+    if (heard) this.#silent = 0
+    else if (sent || this.#silent > 0) this.#silent++
+    if (this.#silent >= this.#silenceTicks) {
+      this.end(`nothing was heard of the other end for ${this.#silent} s`)
+      return
+    }
+    if (traffic || this.#asked || this.#silent > 0)
+      this.#control(REPORT, this.#reports.encode(this.#sent, performance.now(), this.#silent > 0))
+    this.#asked = false
+    this.#reportsReceived = 0
+    this.#receivedBefore = this.#received
+    // The report itself calls for no other.
+    this.#sentBefore = this.#sent
+  }
+
+  /** What the codec has refused since the last time. */
+  #countRefused(): void {
+    const [now, seen] = [this.#codecCounters, this.#codecSeen]
+    const { drops } = this.#shared
+    this.#codec.counters(now)
+    drops.auth += now[CODEC_FORGED] - seen[CODEC_FORGED]
+    drops.replay += now[CODEC_REPLAYED] - seen[CODEC_REPLAYED]
+    drops.malformed += now[CODEC_TRUNCATED] - seen[CODEC_TRUNCATED]
+    seen.set(now)
+  }
+
+  /** Gives the flow up. Idempotent. */
+  end(reason: string): void {
+    if (this.#ended) return
+    this.#closing = true
+    this.#ended = true
+    this.#countRefused()
+    this.#codec.close()
+    // After the peer's FIN this is our own.
+    if (this.conn.readableEnded) this.conn.end()
+    else this.conn.destroy()
+    this.#onEnd(this, reason)
+  }
+
+  /** Sends what is queued, then a FIN. What arrives until the flow is gone is still taken. Resolves when it is. */
+  async close(): Promise<void> {
+    this.#closing = true
+    await this.conn.close()
+    this.end('closed')
+  }
+}
