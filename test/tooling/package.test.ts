@@ -54,7 +54,17 @@ it('packs the builds, the addon and the documents, and no source or test', () =>
   const { stdout } = spawnSync('npm', ['pack', '--dry-run', '--json', '--ignore-scripts'], { cwd: root, encoding: 'utf8' })
   const [{ files }] = JSON.parse(stdout) as [{ files: { path: string }[] }]
   const paths = files.map(({ path }) => path)
-  const expected = ['dist/bin/faketcp.js', 'dist/index.js', 'dist/index.d.ts', 'index.cjs', 'index.d.cts', 'LICENSE', 'README.md', 'CHANGELOG.md', 'package.json']
+  const expected = [
+    'dist/bin/faketcp.js',
+    'dist/index.js',
+    'dist/index.d.ts',
+    'index.cjs',
+    'index.d.cts',
+    'LICENSE',
+    'README.md',
+    'CHANGELOG.md',
+    'package.json',
+  ]
   expect(paths).toEqual(expect.arrayContaining(expected))
   expect(paths).toContainEqual(expect.stringMatching(/^prebuilds\/linux-\w+(-musl)?\/faketcp\.node$/))
   expect(paths.filter((path) => /^(lib|native|test|scripts|examples|bench)\/|binding\.gyp/.test(path))).toEqual([])
