@@ -1,8 +1,12 @@
-// Import directions in lib, checked by `npm run lint`: imports run downwards only, and never in a circle. The layers are those of
-// docs/architecture.md; a new file in lib must be given its place here.
+// Import directions in lib and bin, checked by `npm run lint`: imports run downwards only, and never in a circle. The layers are those of
+// docs/architecture.md; a new file must be given its place here.
 
 /** Each layer may import from itself and from the layers that it names. */
 const LAYERS = {
+  // The command line works through what everybody can import; only its doctor tries the parts one by one.
+  command: { path: '^bin/(?!doctor/)', to: ['doctor', 'index', 'tunnel', 'udp', 'leaves'] },
+  doctor: { path: '^bin/doctor/', to: ['report', 'index', 'udp', 'carrier', 'link', 'leaves', 'native'] },
+  report: { path: '^bin/findings\\.ts$', to: ['leaves'] },
   index: { path: '^lib/index\\.ts$', to: ['tunnel', 'udp', 'verbs', 'streams', 'transport', 'flow', 'link', 'leaves'] },
   tunnel: { path: '^lib/tunnel/', to: ['flow', 'udp', 'verbs', 'streams', 'transport', 'link', 'leaves', 'native'] },
   udp: { path: '^lib/udp/', to: ['verbs', 'streams', 'transport', 'link', 'leaves', 'native'] },
@@ -29,10 +33,10 @@ const LAYERS = {
 
 const own = Object.entries(LAYERS).map(([name, { path, to }]) => ({
   name: `${name}-imports-downwards`,
-  comment: `lib/${name} may import only from: ${[name, ...to].join(', ')} (docs/architecture.md, layers)`,
+  comment: `The layer ${name} may import only from: ${[name, ...to].join(', ')} (docs/architecture.md, layers)`,
   severity: 'error',
   from: { path },
-  to: { path: '^lib/', pathNot: [path, ...to.map((layer) => LAYERS[layer].path)] },
+  to: { path: '^(lib|bin)/', pathNot: [path, ...to.map((layer) => LAYERS[layer].path)] },
 }))
 
 module.exports = {
@@ -49,21 +53,29 @@ module.exports = {
       name: 'every-file-has-a-layer',
       comment: 'Give the file a layer in .dependency-cruiser.cjs',
       severity: 'error',
-      from: { path: '^lib/', pathNot: Object.values(LAYERS).map(({ path }) => path) },
+      from: { path: '^(lib|bin)/', pathNot: Object.values(LAYERS).map(({ path }) => path) },
       to: {},
     },
     {
       name: 'lib-imports-lib-only',
-      comment: 'What ships must not need tests, examples, benches, scripts or development dependencies',
+      comment:
+        'The library needs no package (those in `dependencies` are for the command line), and no tests, examples, benches or scripts',
       severity: 'error',
       from: { path: '^lib/' },
-      to: { pathNot: '^lib/', dependencyTypesNot: ['core', 'npm'] },
+      to: { pathNot: '^lib/', dependencyTypesNot: ['core'] },
     },
     {
-      name: 'no-dev-dependency-in-lib',
+      name: 'bin-imports-bin-and-lib-only',
+      comment: 'What ships must not need tests, examples, benches or scripts',
+      severity: 'error',
+      from: { path: '^bin/' },
+      to: { pathNot: '^(lib|bin)/', dependencyTypesNot: ['core', 'npm'] },
+    },
+    {
+      name: 'no-dev-dependency-in-bin',
       comment: 'Only `dependencies` are installed with the package',
       severity: 'error',
-      from: { path: '^lib/' },
+      from: { path: '^bin/' },
       to: { dependencyTypes: ['npm-dev', 'npm-no-pkg', 'npm-unknown', 'unknown', 'undetermined'] },
     },
   ],

@@ -1,13 +1,15 @@
-// Bundles the library into dist: one ESM build with its types, what its parts share in chunks. The .cjs files require that same build, so no module may use
-// top-level await.
+// Builds the library and the command line into dist: ESM, with types for the library, what its parts share in chunks. The .cjs files require that same
+// build, so no module of the library may use top-level await.
 import { defineConfig } from 'tsup'
 
+const LIBRARY = { index: 'lib/index.ts', tunnel: 'lib/tunnel/index.ts' }
+
 export default defineConfig({
-  entry: { index: 'lib/index.ts', tunnel: 'lib/tunnel/index.ts' },
+  entry: { ...LIBRARY, 'bin/faketcp': 'bin/faketcp.ts' },
   format: 'esm',
   target: 'node20',
   platform: 'node',
-  dts: true,
+  dts: { entry: LIBRARY },
   sourcemap: true,
   clean: true,
 })

@@ -80,6 +80,13 @@ napi_value AskLargeReceiveOffload(napi_env napi, napi_callback_info info) {
   return Boolean(napi, LargeReceiveOffload(static_cast<uint32_t>(ifindex)));
 }
 
+napi_value AskOffloads(napi_env napi, napi_callback_info info) {
+  const Arguments<1> args(napi, info);
+  int64_t ifindex = 0;
+  if (!ToInteger(napi, args[0], "ifindex", 0, INT32_MAX, &ifindex)) return nullptr;
+  return Integer(napi, Offloads(static_cast<uint32_t>(ifindex)));
+}
+
 napi_value Layout(napi_env napi) {
   napi_value layout = nullptr;
   napi_create_object(napi, &layout);
@@ -114,6 +121,7 @@ NAPI_MODULE_INIT() {
       Method("sourceAddress", SourceAddress),
       Method("parseAddress", ParseAddress),
       Method("largeReceiveOffload", AskLargeReceiveOffload),
+      Method("offloads", AskOffloads),
   };
   return Check(env, napi_define_properties(env, exports, sizeof members / sizeof *members, members)) ? exports : nullptr;
 }

@@ -112,7 +112,11 @@ namespace faketcp {
   X(CODEC_TRUNCATED, 2)   \
   X(CODEC_REPLAYED, 3)    \
   X(CODEC_FORGED, 4)      \
-  X(CODEC_COUNTERS, 5)
+  X(CODEC_COUNTERS, 5)    \
+  X(OFFLOAD_TSO, 1)       \
+  X(OFFLOAD_GSO, 2)       \
+  X(OFFLOAD_GRO, 4)       \
+  X(OFFLOAD_LRO, 8)
 
 #define FAKETCP_CONSTANT(name, value) constexpr int32_t name = value;
 FAKETCP_LAYOUT(FAKETCP_CONSTANT)

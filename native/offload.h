@@ -1,4 +1,4 @@
-// What a network interface does to packets before anybody captures them. Knows interface indexes; nothing of sockets that are open.
+// What a network interface does to packets before anybody captures them, and after they were sent. Knows interface indexes; nothing of sockets that are open.
 #pragma once
 
 #include <cstdint>
@@ -10,5 +10,8 @@ namespace faketcp {
  * average (mlx5), and a train cannot be split by it. False where nobody knows.
  */
 bool LargeReceiveOffload(uint32_t ifindex);
+
+/** OFFLOAD_* bits of what is switched on, as `ethtool -k` shows it, or a negative errno. */
+int Offloads(uint32_t ifindex);
 
 }  // namespace faketcp

@@ -31,7 +31,7 @@ async function main() {
   }
   await check('biome', bin('biome'), 'check', '--error-on-warnings', '.')
   await check('types', bin('tsc'), '--noEmit')
-  await check('import directions and cycles', bin('depcruise'), '--config', '.dependency-cruiser.cjs', 'lib')
+  await check('import directions and cycles', bin('depcruise'), '--config', '.dependency-cruiser.cjs', 'lib', 'bin')
 
   rmSync(reports, { recursive: true, force: true })
   mkdirSync(reports, { recursive: true })

@@ -36,11 +36,17 @@ export function toolSurroundings(): { cwd: string; env: NodeJS.ProcessEnv } {
  * @returns what it printed to stdout
  * @throws (rejects) `ERR_FAKETCP_GUARD`
  */
-export function runTool(command: string, args: readonly string[]): Promise<string> {
-  return new Promise((resolve, reject) => {
+export async function runTool(command: string, args: readonly string[]): Promise<string> {
+  const result = await tryTool(command, args)
+  if ('stdout' in result) return result.stdout
+  throw toolError([command, ...args], result.why, result.cause)
+}
+
+/** What it printed to stdout, or why it failed, in words. */
+export function tryTool(command: string, args: readonly string[]): Promise<{ stdout: string } | { why: string; cause: Error }> {
+  return new Promise((resolve) => {
     execFile(command, args, { ...toolSurroundings(), timeout: TOOL_LIMIT_MS, killSignal: 'SIGKILL' }, (error, stdout, stderr) => {
-      if (error === null) resolve(stdout)
-      else reject(toolError([command, ...args], error.killed === true ? SILENT : whyNot(error, stderr), error))
+      resolve(error === null ? { stdout } : { why: error.killed === true ? SILENT : whyNot(error, stderr), cause: error })
     })
   })
 }

@@ -13,7 +13,7 @@ const SLOTS = 64
 /** The longest packet (65 535) with link and virtio headers; a multiple of 64, so that slots do not share a cache line. */
 const SLOT_BYTES = 66048
 /** A burst has to wait here while JavaScript is busy. The kernel grants less without CAP_NET_ADMIN (net.core.rmem_max). */
-const RECEIVE_BUFFER_BYTES = 32 << 20
+export const RECEIVE_BUFFER_BYTES = 32 << 20
 
 /** One capture socket. The slab and the descriptors are overwritten by the next batch. */
 export class Capture {

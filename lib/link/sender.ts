@@ -7,7 +7,7 @@ export type Sender = NativeSender
 export type LinkMode = 'packet' | 'raw'
 
 /** What the kernel is asked for; a burst of one tick fits. */
-const SEND_BUFFER_BYTES = 4 << 20
+export const SEND_BUFFER_BYTES = 4 << 20
 
 /** Sends by IP raw sockets with headers of our own. Needs CAP_NET_RAW. */
 export function openRawSender(binding: Binding, family: 4 | 6, onWritable: () => void): Sender {

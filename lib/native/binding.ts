@@ -30,6 +30,8 @@ export interface Binding {
   parseAddress(address: string, out: Int32Array): boolean
   /** Whether an interface merges segments without keeping their sizes (`ethtool -k`: large-receive-offload). False where nobody knows. */
   largeReceiveOffload(ifindex: number): boolean
+  /** What an interface has switched on: OFFLOAD_* bits, or a negative errno. */
+  offloads(ifindex: number): number
   /** The constants of native/layout.h by name, for the test that compares them with lib/native/layout.ts. */
   readonly layout: Readonly<Record<string, number>>
 }

@@ -191,3 +191,10 @@ export const CODEC_REPLAYED = 3
 /** Not authentic: another key, changed, or the codec's own that came back. */
 export const CODEC_FORGED = 4
 export const CODEC_COUNTERS = 5
+
+/** Bits of `offloads`: what an interface has switched on, as `ethtool -k` names it. */
+export const OFFLOAD_TSO = 1
+export const OFFLOAD_GSO = 2
+export const OFFLOAD_GRO = 4
+/** Merging in hardware that does not keep segment sizes. */
+export const OFFLOAD_LRO = 8

@@ -16,6 +16,9 @@ const rules: { forbidden: { name: string }[] } = require('../../.dependency-crui
 
 /** One import that breaks the rule: importing file, imported file. */
 const VIOLATIONS: Record<string, [string, string]> = {
+  'command-imports-downwards': ['bin/faketcp.ts', 'lib/engine.ts'],
+  'doctor-imports-downwards': ['bin/doctor/sockets.ts', 'bin/faketcp.ts'],
+  'report-imports-downwards': ['bin/findings.ts', 'lib/native/binding.ts'],
   'index-imports-downwards': ['lib/index.ts', 'lib/wire/segment.ts'],
   'tunnel-imports-downwards': ['lib/tunnel/relay.ts', 'lib/engine.ts'],
   'udp-imports-downwards': ['lib/udp/transport.ts', 'lib/engine.ts'],
@@ -34,10 +37,16 @@ const VIOLATIONS: Record<string, [string, string]> = {
   'layout-imports-downwards': ['lib/native/layout.ts', 'lib/native/binding.ts'],
   'every-file-has-a-layer': ['lib/utils.ts', 'lib/errors.ts'],
   'lib-imports-lib-only': ['lib/listen.ts', 'test/support/hosts.ts'],
-  'no-dev-dependency-in-lib': ['lib/listeners.ts', 'some-package'],
+  'bin-imports-bin-and-lib-only': ['bin/log.ts', 'test/support/hosts.ts'],
+  'no-dev-dependency-in-bin': ['bin/view.ts', 'some-package'],
 }
 
 const ORDERLY: [string, string][] = [
+  ['bin/faketcp.ts', 'lib/index.ts'],
+  ['bin/faketcp.ts', 'lib/tunnel/index.ts'],
+  ['bin/faketcp.ts', 'bin/doctor/sockets.ts'],
+  ['bin/doctor/sockets.ts', 'bin/findings.ts'],
+  ['bin/doctor/sockets.ts', 'lib/native/binding.ts'],
   ['lib/index.ts', 'lib/dial.ts'],
   ['lib/dial.ts', 'lib/conn.ts'],
   ['lib/dial.ts', 'lib/engine.ts'],
@@ -81,6 +90,7 @@ async function violations(imports: readonly [string, string][]) {
     await writeFile(join(directory, 'package.json'), JSON.stringify({ type: 'module', devDependencies: { 'some-package': '*' } }))
     await mkdir(join(directory, 'node_modules/some-package'), { recursive: true })
     await writeFile(join(directory, 'node_modules/some-package/index.js'), '')
+    await mkdir(join(directory, 'bin'))
     const files = new Map(imports.flat().map((name) => [name, '']))
     for (const [from, to] of imports) {
       const specifier = to.includes('/') ? `${'../'.repeat(from.split('/').length - 1)}${to}` : to
@@ -92,7 +102,7 @@ async function violations(imports: readonly [string, string][]) {
       await writeFile(join(directory, name), text)
     }
     const depcruise = join(root, 'node_modules/.bin/depcruise')
-    const { stdout, stderr } = spawnSync(depcruise, ['--config', join(root, '.dependency-cruiser.cjs'), '-T', 'json', 'lib'], {
+    const { stdout, stderr } = spawnSync(depcruise, ['--config', join(root, '.dependency-cruiser.cjs'), '-T', 'json', 'lib', 'bin'], {
       cwd: directory,
       encoding: 'utf8',
     })
