@@ -1,4 +1,5 @@
 // What an arriving segment does to its flow: judged by the rules, taken in, handed to the stream, or answered.
+import { guarded } from '../errors.ts'
 import { F_LAST_HEARD_MS, S_DIALECT, S_IRS, S_ISN, S_RCV_WINDOW_FIELD, S_RCV_WND, S_SND_MAX, S_SND_NXT, S_SND_WND } from '../flow/layout.ts'
 import {
   ACK,
@@ -224,7 +225,7 @@ export class Arrivals {
   #agreed(): void {
     const { framing, agreement } = this.#parts
     framing?.report()
-    agreement.settle()
+    guarded(() => agreement.settle())
   }
 
   #acknowledged(now: number): void {
