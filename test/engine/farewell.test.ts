@@ -59,3 +59,46 @@ it('an answer to a hello that comes again behind the FIN does not stand in for i
   expect(fins).toBe(2)
   expect(client.counted).toMatchObject({ messages: 0, ends: 1, closes: [] })
 })
+
+it('in bad weather each end is told of the other’s end once, and nothing is left, whoever ends first and whatever is under way', async () => {
+  for (let seed = 1; seed <= 300; seed++) {
+    const framing = seed % 3 === 0 ? 'counted' : 'none'
+    const options: FlowOptions = { ...OPTIONS, framing, keepAliveMs: 45_000 }
+    const world = new World({ ...SETTINGS, delayMs: 30, options }, seed)
+    await world.run(1000)
+    Object.assign(world.weather, { loss: 0.1, jitterMs: 15 })
+    const stories = [livesAndEnds(world, 0, true), livesAndEnds(world, 1, seed % 2 === 0)]
+    await world.run(20_000)
+    expect(stories.map((story) => story())).toEqual(Array(2).fill({ told: true, ends: 1, closes: [], flows: 0 }))
+    for (const fault of ['overshot', 'overAck', 'rst'] as const) expect(world.tracker.faults.get(fault)).toBeUndefined()
+  }
+})
+
+/**
+ * One end with messages at odd times, which ends after a while, or when the other has, and is let go once both have.
+ *
+ * @returns what became of it
+ */
+function livesAndEnds(world: World, side: 0 | 1, byItself: boolean) {
+  const { flow, engine, counted } = world.ends[side]
+  for (let k = Math.floor(world.random() * 100); k > 0; k--) {
+    world.at(world.now + 600 * world.random(), () => flow.send([Buffer.alloc(50 + k)], () => {}))
+  }
+  let asked = false
+  let told = false
+  const end = () => {
+    if (asked) return
+    asked = true
+    flow.end(() => {
+      told = true
+    })
+  }
+  if (byItself) world.at(world.now + 200 + 400 * world.random(), end)
+  const look = () => {
+    if (counted.ends > 0) end()
+    if (told && counted.ends > 0) flow.release()
+    else world.at(world.now + 5, look)
+  }
+  look()
+  return () => ({ told, ends: counted.ends, closes: counted.closes, flows: engine.flowCount })
+}
