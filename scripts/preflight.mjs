@@ -31,6 +31,9 @@ const PACKAGES = {
     procps: ['ps', 'sysctl'],
     socat: ['socat'],
     'util-linux': ['nsenter', 'unshare', 'setpriv'],
+    mount: ['mount'],
+    'wireguard-tools': ['wg', 'wg-quick'],
+    'wireguard-go': ['wireguard-go'],
   },
   demo: {
     iproute2: ['ip'],

@@ -6,16 +6,18 @@
 //   'to us'      client --tcp ........................ our listen -> UDP 127.0.0.1:9001 -> server
 //   'from us'    client -> UDP 127.0.0.1:9001 -> our dial ....................... server --tcp
 //   'alone'      client --tcp ....................................................server --tcp
+//   'tunnel'     client -> UDP 127.0.0.1:9001 -> our tunnel ... -> UDP 127.0.0.1:9001 -> server
 //
 // --tcp makes the Go library tcpraw carry it. tcpraw drops what its own kernel says by a firewall rule, which it appends to the OUTPUT chain of
 // whatever namespace it runs in, here the hosts'.
+import { type EndOptions, TunnelPeer } from '../e2e/tunnel-ends.ts'
 import type { Agent } from '../support/agent.ts'
 import { type Capture, capture } from '../support/capture.ts'
 import { type Host, twoHosts } from '../support/hosts.ts'
 import { Program, startRelay } from './programs.ts'
 import { type Direction, serveTransfers, type Transfer, transfer } from './transfer.ts'
 
-export type Way = 'to us' | 'from us' | 'alone'
+export type Way = 'to us' | 'from us' | 'alone' | 'tunnel'
 
 /** The port that fake TCP goes to, on host b. */
 export const FAKE_PORT = 9000
@@ -46,6 +48,13 @@ export interface Between extends AsyncDisposable {
   readonly b: Host
 }
 
+export interface KcptunOptions {
+  readonly record?: boolean
+  readonly between?: Between
+  /** Of both ends of our tunnel. */
+  readonly tunnel?: Pick<EndOptions, 'key' | 'cipher'>
+}
+
 export class Kcptun implements AsyncDisposable {
   readonly a: Host
   readonly b: Host
@@ -54,6 +63,8 @@ export class Kcptun implements AsyncDisposable {
   #recording: Capture | undefined
   #relay: Program | undefined
   #agent: Agent | undefined
+  /** Of our tunnel. */
+  readonly ends: TunnelPeer[] = []
 
   private constructor(hosts: Between) {
     this.a = hosts.a
@@ -65,12 +76,12 @@ export class Kcptun implements AsyncDisposable {
    * Hosts and programs, ready for transfers; with `record` the fake TCP is recorded at our library's end. Other hosts than two on one link may be
    * given, and go with the tunnel.
    */
-  static async start(way: Way, { record = false, between }: { record?: boolean; between?: Between } = {}): Promise<Kcptun> {
+  static async start(way: Way, { record = false, between, tunnel = {} }: KcptunOptions = {}): Promise<Kcptun> {
     // Checksums finished by the host, so that the recording can judge them.
     const hosts = between ?? (await twoHosts({ offloads: { tx: false } }))
     const made = new Kcptun(hosts)
     try {
-      await made.#begin(way, record)
+      await made.#begin(way, record, tunnel)
       return made
     } catch (error) {
       await made[Symbol.asyncDispose]()
@@ -78,7 +89,7 @@ export class Kcptun implements AsyncDisposable {
     }
   }
 
-  async #begin(way: Way, record: boolean): Promise<void> {
+  async #begin(way: Way, record: boolean, tunnel: KcptunOptions['tunnel']): Promise<void> {
     const { a, b } = this
     if (record) {
       // Headers and whatever is short; its own sends are seen in the order in which a host makes them, what it receives as its sockets get it.
@@ -89,16 +100,26 @@ export class Kcptun implements AsyncDisposable {
     const server = await b.agent()
     await serveTransfers(server, EXIT)
     const target = ['--target', `${EXIT.host}:${EXIT.port}`]
-    const listen = way === 'to us' ? UDP : fake
+    const listen = way === 'to us' || way === 'tunnel' ? UDP : fake
     const tcp = (is: boolean) => (is ? ['--tcp'] : [])
-    const serverArgs = [...TUNNEL, '--listen', listen, ...target, ...tcp(way !== 'to us')]
+    const serverArgs = [...TUNNEL, '--listen', listen, ...target, ...tcp(way === 'from us' || way === 'alone')]
     this.#programs.push(await Program.start(b, 'kcptun-server', 'kcptun-server', serverArgs, /key derivation done/))
-    if (way !== 'alone') {
+    if (way === 'tunnel') {
+      this.ends.push(await TunnelPeer.server(b, { listen: fake, to: UDP, ...tunnel }))
+      this.ends.push(await TunnelPeer.client(a, { listen: UDP, to: fake, ...tunnel }))
+    } else if (way !== 'alone') {
       this.#relay = await (way === 'to us' ? startRelay(b, 'to-udp', fake, UDP) : startRelay(a, 'from-udp', UDP, fake))
       this.#programs.push(this.#relay)
     }
-    const remote = way === 'from us' ? UDP : fake
-    const clientArgs = [...TUNNEL, '--localaddr', `${ENTRANCE.host}:${ENTRANCE.port}`, '--remoteaddr', remote, ...tcp(way !== 'from us')]
+    const remote = way === 'from us' || way === 'tunnel' ? UDP : fake
+    const clientArgs = [
+      ...TUNNEL,
+      '--localaddr',
+      `${ENTRANCE.host}:${ENTRANCE.port}`,
+      '--remoteaddr',
+      remote,
+      ...tcp(way === 'to us' || way === 'alone'),
+    ]
     this.#programs.push(await Program.start(a, 'kcptun-client', 'kcptun-client', clientArgs, /key derivation done/))
     this.#agent = await a.agent()
     // The first message makes the server accept the session. Until it has, KCP's receive window there is 32 segments; a burst that fills it draws

@@ -32,6 +32,8 @@ it('names the packages of commands that are not on the path', async () => {
         'iptables',
         'socat',
         'util-linux',
+        'wireguard-go',
+        'wireguard-tools',
       ]),
     )
   } finally {
