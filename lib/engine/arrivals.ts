@@ -42,7 +42,7 @@ import { EarlySegments } from './early.ts'
 import type { FlowLife, FlowParts } from './flow-parts.ts'
 import type { Framing } from './framing.ts'
 import { Progress } from './progress.ts'
-import { judgeLate } from './time-wait.ts'
+import { judgeLate, resetFor } from './time-wait.ts'
 
 /** How much older than the newest an acknowledgement or an echo may be and still be believed, at least; at most twice that. */
 const FLOORS_MS = 5000
@@ -355,6 +355,6 @@ export class Arrivals {
     }
     parts.host.counters.late++
     if (answer === 'acknowledge') this.#answer()
-    else if (answer === 'reset' && parts.host.mayAnswer()) this.#flow.control(RST, d[at + D_ACK], 0)
+    else if (answer === 'reset' && parts.host.mayAnswer()) this.#flow.control(RST, resetFor(parts.slot, d, at), 0)
   }
 }

@@ -85,7 +85,7 @@ export class Engine implements FlowHost {
   #inBatch = false
   #holds = 0
   #answers = 0
-  #answersSince = 0
+  #answersSince = Number.NEGATIVE_INFINITY
   #sampleDue = 0
   #reapDue = 0
   #closed = false

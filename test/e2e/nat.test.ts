@@ -134,3 +134,27 @@ it.each(LINKS)(
     expect(await routed.invalid()).toEqual(ALL_VALID)
   },
 )
+
+it.each(LINKS)(
+  'a connection that is destroyed while both ends send: no reset is invalid, the other end is told (link %s)',
+  async (link) => {
+    await using scene = await through({ link, impaired: { link: 'inside', ...FAR } })
+    const { routed, client, server, ids } = scene
+    for (const [peer, id] of [
+      [client, ids.client],
+      [server, ids.server],
+    ] as const) {
+      await peer.agent.run((ctx, id) => {
+        const conn = ctx.state.conns[id]
+        const timer = setInterval(() => conn.write(Buffer.alloc(100)), 1)
+        conn.once('close', () => clearInterval(timer))
+      }, id)
+    }
+    const arrived = async () => (await server.stats(ids.server)).messagesIn
+    await expect.poll(arrived).toBeGreaterThan(100)
+    await client.destroy(ids.client)
+    expect(await server.next('closed')).toEqual({ id: ids.server, code: 'ECONNRESET' })
+    await expect.poll(() => client.flows(), { timeout: 5000 }).toBe(0)
+    expect(await routed.invalid()).toEqual(ALL_VALID)
+  },
+)

@@ -60,6 +60,38 @@ it('an answer to a hello that comes again behind the FIN does not stand in for i
   expect(client.counted).toMatchObject({ messages: 0, ends: 1, closes: [] })
 })
 
+it('a process that has only just begun answers what comes for a flow that it has given up', async () => {
+  const world = new World(SETTINGS, 3)
+  const [client, server] = world.ends
+  await world.run(100)
+  world.weather.cut = true
+  client.flow.release()
+  await world.run(100)
+  world.weather.cut = false
+  server.flow.send([Buffer.alloc(100)], () => {})
+  await world.run(100)
+  expect(server.counted.closes).toEqual(['ECONNRESET'])
+})
+
+it.each([0, 0.02])(
+  'a flow that is given up while both ends send: no reset is invalid to the router, the other end is told (loss %f)',
+  async (loss) => {
+    for (let seed = 1; seed <= 50; seed++) {
+      const world = new World({ ...SETTINGS, delayMs: 30 }, seed)
+      const [client, server] = world.ends
+      await world.run(1000)
+      world.weather.loss = loss
+      for (const { flow } of world.ends) {
+        for (let k = 300; k > 0; k--) world.at(world.now + 600 * world.random(), () => flow.send([Buffer.alloc(50 + k)], () => {}))
+      }
+      world.at(world.now + 300, () => client.flow.release())
+      await world.run(1000)
+      expect(server.counted.closes).toEqual(['ECONNRESET'])
+      expect(world.tracker.faults.size).toBe(0)
+    }
+  },
+)
+
 it('in bad weather each end is told of the other’s end once, and nothing is left, whoever ends first and whatever is under way', async () => {
   for (let seed = 1; seed <= 300; seed++) {
     const framing = seed % 3 === 0 ? 'counted' : 'none'

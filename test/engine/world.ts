@@ -76,7 +76,8 @@ export class World {
   readonly settings: WorldSettings
   /** Messages in packets that the wire has lost. */
   lostMessages = 0
-  #now = 1000
+  /** As performance.now(): the processes begin with it. */
+  #now = 0
   #random: number
   #events: { at: number; order: number; run: () => void }[] = []
   #order = 0
