@@ -89,7 +89,8 @@ export class ByteStream {
 
   /** RFC 9293, 3.10.7.4: what has come before is acknowledged again; questions (zero-window probes, keepalives) no more often than Linux does. */
   #answerOutside(occupies: boolean, now: number): void {
-    if (occupies) this.#oweAck()
+    // Room may have come without `readMore`, where the queue is too small to hold anything.
+    if (this.#advertise() || occupies) this.#oweAck()
     else if (this.#segments.asked(now)) this.#owner.onAckOwed()
   }
 

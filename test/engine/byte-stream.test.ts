@@ -165,6 +165,17 @@ it('bytes beyond the window are not kept', () => {
   expect(segments.block).toEqual({ from: edge - 10, to: edge })
 })
 
+it('a question about a closed window is answered with what is free by now', () => {
+  const source = bytes(65_535)
+  const { heard, arrive, segments, window } = receiver(0, source.length)
+  arrive(source, 0, source.length)
+  expect(window()).toBe(0)
+  segments.write(new Int32Array(D_WORDS), 0, ACK, 0, 0)
+  heard.room = 100_000
+  arrive(source, source.length - 1, source.length - 1)
+  expect([window(), segments.ackNow]).toEqual([50_000, true])
+})
+
 it('the number of pieces is bounded, however small they are', () => {
   const kept = new Reassembly()
   for (let i = 0; i < 2 * MAX_PIECES; i++) kept.keep(2 * i, Uint8Array.of(1), 0, 1)
