@@ -22,7 +22,7 @@ import {
 } from './control.ts'
 import { Departures } from './departures.ts'
 import { Ending } from './ending.ts'
-import type { UdpHost, Waiting } from './host.ts'
+import type { Leaving, UdpHost, Waiting } from './host.ts'
 import { Silence, type SilenceOptions } from './silence.ts'
 import type { UdpSink, UdpSocket } from './socket.ts'
 import { UdpConnStats } from './stats.ts'
@@ -63,7 +63,7 @@ export interface ChannelSettings {
   onGone(error: Error | undefined): void
 }
 
-export class UdpChannel implements Channel, TrainReader, UdpSink, Waiting {
+export class UdpChannel implements Channel, Leaving, TrainReader, UdpSink, Waiting {
   readonly family: Family
   readonly localAddress: string
   readonly localPort: number
@@ -108,6 +108,7 @@ export class UdpChannel implements Channel, TrainReader, UdpSink, Waiting {
     this.#departures = new Departures(socket.outbox, (errno, size) => this.#refused(errno, size))
     this.stats = new UdpConnStats(tokens !== undefined, socket, this.#departures, this.#silence, host.clock)
     this.#learnMtu()
+    host.enter(this)
     this.#schedule()
   }
 
@@ -168,11 +169,12 @@ export class UdpChannel implements Channel, TrainReader, UdpSink, Waiting {
       this.#schedule()
       return
     }
-    if (this.#settings.tokens !== undefined) {
-      this.#say(RESET)
-      this.#socket.outbox.transmit()
-    }
-    this.#shut(undefined)
+    this.#abandon(undefined)
+  }
+
+  /** As the kernel's reset of a TCP connection would tell, the peer is told at once. */
+  onExit(): void {
+    if (!this.#ending.answered) this.#abandon(undefined)
   }
 
   ref(): void {
@@ -230,7 +232,7 @@ export class UdpChannel implements Channel, TrainReader, UdpSink, Waiting {
     if (this.#released || this.#gone || this.#ended) return this.#nextDue
     const silent = this.#silence.check(now)
     if (silent === 'ask') this.#say(ASK)
-    else if (silent === 'dead') this.#shut(this.#systemError(ETIMEDOUT, 'read'))
+    else if (silent === 'dead') this.#abandon(this.#systemError(ETIMEDOUT, 'read'))
     else if (silent === 'idle') this.#idle()
     return this.#nextDue
   }
@@ -346,7 +348,7 @@ export class UdpChannel implements Channel, TrainReader, UdpSink, Waiting {
       this.#endPeer()
       this.#shut(undefined)
     } else
-      this.#shut(new FakeTcpError('ERR_FAKETCP_IDLE', `Nothing was heard from ${peer} for ${options.idleTimeoutMs} ms (idleTimeoutMs)`))
+      this.#abandon(new FakeTcpError('ERR_FAKETCP_IDLE', `Nothing was heard from ${peer} for ${options.idleTimeoutMs} ms (idleTimeoutMs)`))
   }
 
   #endPeer(): void {
@@ -366,11 +368,19 @@ export class UdpChannel implements Channel, TrainReader, UdpSink, Waiting {
     this.#shut(undefined)
   }
 
+  /** Gives the connection up; a peer that is still there is told. */
+  #abandon(error: Error | undefined): void {
+    this.#say(RESET)
+    this.#socket.outbox.transmit()
+    this.#shut(error)
+  }
+
   #shut(error: Error | undefined): void {
     if (this.#gone) return
     this.#gone = true
     this.#error = error
     this.#settings.host.forget(this)
+    this.#settings.host.leave(this)
     this.#socket.sample()
     this.#socket.close()
     this.#settings.onGone(error)

@@ -1,7 +1,7 @@
 // How a UDP connection ends in good order: our close, repeated until it is answered or clearly never will be, and the peer's with its grace. It sends nothing
 // itself: it says when what is due.
 
-/** Repeats at 0.2, 0.6, 1.4, 3 s, then the peer is taken for gone. As over fake TCP. */
+/** Repeats at 0.2, 0.6, 1.4, 3 s, as over fake TCP; at 4.6 s the peer is taken for gone. */
 const REPEAT_MS = 200
 const REPEATS = 4
 /** How long messages that were reordered behind the peer's close, or are lost, are waited for. */
@@ -70,7 +70,7 @@ export class Ending {
     }
     if (now < this.#closeDue) return undefined
     if (this.#sent > REPEATS) return 'gone'
-    this.#closeDue = now + REPEAT_MS * 2 ** this.#sent++
+    this.#closeDue = now + REPEAT_MS * Math.min(2 ** this.#sent++, 8)
     return 'close'
   }
 }

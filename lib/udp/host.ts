@@ -18,6 +18,11 @@ export interface Waiting extends Deadline {
   onDue(now: number): number
 }
 
+/** Whatever has a peer that should be told when the process ends. */
+export interface Leaving {
+  onExit(): void
+}
+
 /** Flushes that may follow each other in microtasks before the event loop has its turn. */
 const FLUSHES_A_TURN = 4
 
@@ -28,6 +33,10 @@ export class UdpHost {
   #planned = false
   #flushes = 0
   #inBatch = 0
+  readonly #open = new Set<Leaving>()
+  readonly #onExit = () => {
+    for (const one of this.#open) one.onExit()
+  }
   readonly #deadlines = new DeadlineHeap<Waiting>()
   #armed = Number.POSITIVE_INFINITY
   #disarm: () => void = () => {}
@@ -56,6 +65,16 @@ export class UdpHost {
     } finally {
       this.#inBatch--
     }
+  }
+
+  /** `one` is told when the process exits, if it has not left before. */
+  enter(one: Leaving): void {
+    if (this.#open.size === 0) process.on('exit', this.#onExit)
+    this.#open.add(one)
+  }
+
+  leave(one: Leaving): void {
+    if (this.#open.delete(one) && this.#open.size === 0) process.off('exit', this.#onExit)
   }
 
   /** `one` is due at `dueMs` of the clock, or earlier as was said before. */
