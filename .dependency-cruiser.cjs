@@ -9,9 +9,9 @@ const LAYERS = {
   report: { path: '^bin/findings\\.ts$', to: ['leaves'] },
   index: { path: '^lib/index\\.ts$', to: ['tunnel', 'udp', 'verbs', 'streams', 'transport', 'flow', 'link', 'leaves'] },
   tunnel: { path: '^lib/tunnel/', to: ['flow', 'udp', 'verbs', 'streams', 'transport', 'link', 'leaves', 'native'] },
-  udp: { path: '^lib/udp/', to: ['verbs', 'streams', 'transport', 'link', 'leaves', 'native'] },
+  udp: { path: '^lib/udp/', to: ['verbs', 'streams', 'transport', 'flow', 'link', 'leaves', 'native'] },
   verbs: {
-    path: '^lib/(dial|listen|listeners|options)\\.ts$',
+    path: '^lib/(dial|listen|listeners|opening|options)\\.ts$',
     to: ['streams', 'transport', 'engine', 'flow', 'wire', 'carrier', 'link', 'leaves', 'native'],
   },
   // conn.ts and listener.ts are streams over any transport: they know no fake TCP.
@@ -25,7 +25,7 @@ const LAYERS = {
   wire: { path: '^lib/wire/', to: ['slots', 'leaves', 'layout'] },
   flow: { path: '^lib/flow/', to: ['leaves', 'layout'] },
   slots: { path: '^lib/flow/(layout|serial)\\.ts$', to: ['layout'] },
-  leaves: { path: '^lib/(errors|stats|diagnostics|address|message-arena)\\.ts$', to: ['native'] },
+  leaves: { path: '^lib/(errors|stats|diagnostics|address|clock|message-arena)\\.ts$', to: ['native'] },
   native: { path: '^lib/native/', to: ['errors'] },
   errors: { path: '^lib/errors\\.ts$', to: [] },
   layout: { path: '^lib/native/layout\\.ts$', to: [] },

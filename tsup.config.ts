@@ -2,7 +2,7 @@
 // build, so no module of the library may use top-level await.
 import { defineConfig } from 'tsup'
 
-const LIBRARY = { index: 'lib/index.ts', tunnel: 'lib/tunnel/index.ts' }
+const LIBRARY = { index: 'lib/index.ts', tunnel: 'lib/tunnel/index.ts', udp: 'lib/udp/index.ts' }
 
 export default defineConfig({
   entry: { ...LIBRARY, 'bin/faketcp': 'bin/faketcp.ts' },

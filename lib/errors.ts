@@ -51,6 +51,7 @@ export const EADDRNOTAVAIL = -99
 export const ECONNRESET = -104
 export const ENOBUFS = -105
 export const ETIMEDOUT = -110
+export const ECONNREFUSED = -111
 
 /** A failed system call, in the form of Node's own (`code`, `errno`, `syscall`, `address`, `port`). */
 export interface SystemError extends Error {

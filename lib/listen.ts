@@ -1,14 +1,12 @@
 // listen: accepts connections on one address.
-import { lookup } from 'node:dns/promises'
-import { familyOf, unmapped } from './address.ts'
-import { openTtlGuard, type TtlGuard } from './carrier/ttl-guard.ts'
+import { openTtlGuard } from './carrier/ttl-guard.ts'
 import type { ConnOptions } from './conn.ts'
 import { channels } from './diagnostics.ts'
 import { EngineAcceptor } from './engine/acceptor.ts'
-import { abortError } from './errors.ts'
 import { FakeTcpListener } from './listener.ts'
 import type { Binding } from './native/binding.ts'
 import { requireBinding } from './native/require.ts'
+import { addressToListen, openOn, unlessAborted } from './opening.ts'
 import { type ListenOptions, type ParsedListen, parseListen } from './options.ts'
 import type { Acceptor } from './transport.ts'
 
@@ -26,7 +24,10 @@ export async function listen(target: string | number | ListenOptions, options?: 
 }
 
 /** @internal Shared with listeners. */
-export function makeListener(acceptors: ReadonlyArray<{ acceptor: Acceptor; conn: ConnOptions }>, parsed: ParsedListen): FakeTcpListener {
+export function makeListener(
+  acceptors: ReadonlyArray<{ acceptor: Acceptor; conn: ConnOptions }>,
+  parsed: Pick<ParsedListen, 'listener'>,
+): FakeTcpListener {
   const listener = new FakeTcpListener(acceptors, parsed.listener)
   if (channels.listening.hasSubscribers) channels.listening.publish({ listener })
   return listener
@@ -34,37 +35,15 @@ export function makeListener(acceptors: ReadonlyArray<{ acceptor: Acceptor; conn
 
 /** @internal Shared with listeners. */
 export async function openAcceptor(binding: Binding, parsed: ParsedListen): Promise<Acceptor> {
-  const { signal, host } = parsed
-  if (signal?.aborted) throw abortError(signal)
-  const address = host === '' || familyOf(host) !== 0 ? host : (await unlessAborted(lookup(host), signal)).address
+  const { signal } = parsed
+  const address = await addressToListen(parsed)
   const opening = parsed.ttlGuard && openTtlGuard(parsed.ttlGuard)
   try {
     const guard = opening && (await unlessAborted(opening, signal))
     const target = { ...parsed, guard }
-    if (address === '') return openAnyAddress(binding, target)
-    return new EngineAcceptor(binding, parsed.table, { ...target, address: unmapped(address) })
+    return openOn(address, (address) => new EngineAcceptor(binding, parsed.table, { ...target, address }))
   } finally {
     // The acceptor holds it by now; and where nobody waited for it, it comes for nobody.
     opening?.then((guard) => guard.release()).catch(() => {})
-  }
-}
-
-/** A look-up cannot be cancelled, nor can a firewall tool, but nobody has to wait for them. */
-function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
-  return new Promise((resolve, reject) => {
-    const onAbort = () => reject(abortError(signal as AbortSignal))
-    signal?.addEventListener('abort', onAbort, { once: true })
-    promise.then(resolve, reject).finally(() => signal?.removeEventListener('abort', onAbort))
-  })
-}
-
-/** As `node:net` does: both families, or IPv4 alone where the host has no IPv6. */
-function openAnyAddress(binding: Binding, target: ParsedListen & { guard: TtlGuard | undefined }): Acceptor {
-  try {
-    return new EngineAcceptor(binding, target.table, { ...target, address: '::' })
-  } catch (error) {
-    const code = error instanceof Error && 'code' in error ? error.code : undefined
-    if (code !== 'EAFNOSUPPORT' && code !== 'EADDRNOTAVAIL') throw error
-    return new EngineAcceptor(binding, target.table, { ...target, address: '0.0.0.0' })
   }
 }

@@ -225,7 +225,8 @@ function isInteger(value: unknown, min: number, max: number): value is number {
   return typeof value === 'number' && Number.isInteger(value) && value >= min && value <= max
 }
 
-function withAddress<T extends { host?: string; port?: number }>(target: string | number | T, more: T): T {
+/** @internal */
+export function withAddress<T extends { host?: string; port?: number }>(target: string | number | T, more: T): T {
   if (typeof target === 'string' || typeof target === 'number') {
     const { host, port } = parseHostPort(target)
     return { ...more, port, ...(host === '' ? {} : { host }) }
@@ -258,13 +259,7 @@ function parseStream(options: StreamOptions, oversize: ConnOptions['oversize'] =
     },
     signal,
     table: table ?? threadTable(),
-    conn: {
-      writableHighWaterMark: positive('writableHighWaterMark', options.writableHighWaterMark ?? 256 << 10),
-      readableHighWaterMark: positive('readableHighWaterMark', options.readableHighWaterMark ?? 64),
-      receiveQueueBytes: positive('receiveQueueBytes', options.receiveQueueBytes ?? 1 << 20),
-      oversize: oneOf('oversize', options.oversize ?? oversize, ['error', 'split']),
-      allowHalfOpen: flag('allowHalfOpen', options.allowHalfOpen ?? false),
-    },
+    conn: parseConn(options, oversize),
   }
 }
 
@@ -276,6 +271,17 @@ function parseKey(key: unknown): Uint8Array | undefined {
   return Uint8Array.from(key)
 }
 
+/** @internal */
+export function parseConn(options: Partial<ConnOptions>, oversize: ConnOptions['oversize'] = 'error'): ConnOptions {
+  return {
+    writableHighWaterMark: positive('writableHighWaterMark', options.writableHighWaterMark ?? 256 << 10),
+    readableHighWaterMark: positive('readableHighWaterMark', options.readableHighWaterMark ?? 64),
+    receiveQueueBytes: positive('receiveQueueBytes', options.receiveQueueBytes ?? 1 << 20),
+    oversize: oneOf('oversize', options.oversize ?? oversize, ['error', 'split']),
+    allowHalfOpen: flag('allowHalfOpen', options.allowHalfOpen ?? false),
+  }
+}
+
 function parseGuard({ guard = 'filter', firewall }: StreamOptions): Firewall | 'auto' | undefined {
   const wanted = oneOf('firewall', firewall ?? 'auto', ['auto', 'nftables', 'iptables'])
   if (oneOf('guard', guard, ['filter', 'ttl']) === 'ttl') return wanted
@@ -283,32 +289,38 @@ function parseGuard({ guard = 'filter', firewall }: StreamOptions): Firewall | '
   return undefined
 }
 
-function text(name: string, value: unknown): string {
+/** @internal */
+export function text(name: string, value: unknown): string {
   if (typeof value !== 'string') throw invalidOption(name, 'a string', value)
   return value
 }
 
-function flag(name: string, value: unknown): boolean {
+/** @internal */
+export function flag(name: string, value: unknown): boolean {
   if (typeof value !== 'boolean') throw invalidOption(name, 'true or false', value)
   return value
 }
 
-function count(name: string, value: unknown): number {
+/** @internal */
+export function count(name: string, value: unknown): number {
   if (typeof value !== 'number' || !Number.isSafeInteger(value) || value < 0) throw invalidOption(name, 'an integer of at least 0', value)
   return value
 }
 
-function positive(name: string, value: unknown): number {
+/** @internal */
+export function positive(name: string, value: unknown): number {
   if (typeof value !== 'number' || !Number.isSafeInteger(value) || value < 1) throw invalidOption(name, 'an integer of at least 1', value)
   return value
 }
 
-function codePoint(dscp: unknown): number {
+/** @internal */
+export function codePoint(dscp: unknown): number {
   if (!isInteger(dscp, 0, 63)) throw invalidOption('dscp', 'an integer from 0 to 63', dscp)
   return dscp
 }
 
-function oneOf<T extends string | number>(name: string, value: unknown, allowed: readonly T[]): T {
+/** @internal */
+export function oneOf<T extends string | number>(name: string, value: unknown, allowed: readonly T[]): T {
   if (!allowed.includes(value as T)) throw invalidOption(name, `one of ${allowed.map((one) => JSON.stringify(one)).join(', ')}`, value)
   return value as T
 }

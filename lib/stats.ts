@@ -1,6 +1,7 @@
 // What the statistics objects hold. Reading one makes no system call and no native call: every getter reads memory.
 
-export type Guard = 'filter' | 'hopLimit' | 'ttl'
+/** 'none' over UDP, where there is nothing to keep mute. */
+export type Guard = 'filter' | 'hopLimit' | 'ttl' | 'none'
 
 /** Figures of one connection since it opened. Messages and bytes are payload; with `dialect: 'tcp'` messages in are chunks, messages out segments. */
 export interface ConnStats {
@@ -14,10 +15,10 @@ export interface ConnStats {
   readonly droppedOut: number
   /** How the far end is spoken to; undefined until it is known. */
   readonly dialect: 'native' | 'tcpraw' | 'tcp' | undefined
-  /** How packets are captured for this connection. */
-  readonly capture: 'packet' | 'raw'
-  /** How they are sent now: by AF_PACKET, trains in one piece, or by IP raw socket. */
-  readonly link: 'packet' | 'raw'
+  /** How packets are captured for this connection; 'udp' over UDP, where the kernel gives the payload. */
+  readonly capture: 'packet' | 'raw' | 'udp'
+  /** How they are sent now: by AF_PACKET, trains in one piece, or by IP raw socket; 'udp' over UDP. */
+  readonly link: 'packet' | 'raw' | 'udp'
   /** Why they are sent by raw socket; undefined where they are not. In words, for people. */
   readonly linkReason: string | undefined
   /**

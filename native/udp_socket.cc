@@ -27,16 +27,34 @@ bool ConfigureIp(int fd, bool v6, const DatagramSocket& wanted) {
   return v6 ? Set(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1) : Set(fd, IPPROTO_IP, IP_PKTINFO, 1);
 }
 
+/*
+ * Two sockets may have one port if both have SO_REUSEPORT, or both SO_REUSEADDR (udp_lib_lport_inuse), and what counts is what they have when the later one is
+ * bound. So an offering socket is bound with SO_REUSEADDR and then has SO_REUSEPORT, those that join the other way round:
+ *
+ *                     to bind an offering one    a joining one
+ *   has offered       EADDRINUSE                 allowed
+ *   has joined        allowed                    allowed
+ */
+int BindsWith(PortSharing sharing) { return sharing == PortSharing::kOffer ? SO_REUSEADDR : SO_REUSEPORT; }
+
+bool ChangeSharing(int fd, PortSharing sharing) {
+  switch (sharing) {
+    case PortSharing::kNone: return true;
+    case PortSharing::kOffer: return Set(fd, SOL_SOCKET, SO_REUSEADDR, 0) && Set(fd, SOL_SOCKET, SO_REUSEPORT, 1);
+    case PortSharing::kJoin: return Set(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+  }
+  return false;
+}
+
 const char* Configure(int fd, const DatagramSocket& wanted) {
   if (!ConfigureIp(fd, wanted.local.storage.ss_family == AF_INET6, wanted)) return "setsockopt";
   // Kernels before 5.0 lack it, and never merge datagrams then.
   if (!Set(fd, IPPROTO_UDP, UDP_GRO, 1) && errno != ENOPROTOOPT) return "setsockopt";
   errno = SetReceiveBuffer(fd, wanted.receive_buffer);
   if (errno != 0) return "setsockopt";
-  if (wanted.sharing == PortSharing::kJoin && !Set(fd, SOL_SOCKET, SO_REUSEPORT, 1)) return "setsockopt";
-  if (bind(fd, reinterpret_cast<const sockaddr*>(&wanted.local.storage), wanted.local.size) != 0) return "bind";
-  if (wanted.sharing == PortSharing::kOffer && !Set(fd, SOL_SOCKET, SO_REUSEPORT, 1)) return "setsockopt";
-  return nullptr;
+  if (wanted.sharing != PortSharing::kNone && !Set(fd, SOL_SOCKET, BindsWith(wanted.sharing), 1)) return "setsockopt";
+  if (bind(fd, wanted.local.get(), wanted.local.size) != 0) return "bind";
+  return ChangeSharing(fd, wanted.sharing) ? nullptr : "setsockopt";
 }
 
 template <class T>

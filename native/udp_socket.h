@@ -13,9 +13,9 @@ namespace faketcp {
 /** Who else may have the port. */
 enum class PortSharing {
   kNone,
-  /** The bind fails if anybody has it (SO_REUSEPORT only afterwards), but sockets of the same user may join from then on. */
+  /** The bind fails if anybody has it, but sockets that have joined; sockets of the same user may join from then on. */
   kOffer,
-  /** Joins a socket that has offered it. */
+  /** Joins a socket that has offered it, and does not keep others from offering it anew. */
   kJoin,
 };
 

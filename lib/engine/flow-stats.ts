@@ -1,4 +1,6 @@
 // The statistics of one flow as its stream shows them. Reads the flow's words, live or as they were when the flow ended.
+
+import type { Clock } from '../clock.ts'
 import {
   F_BYTES_IN,
   F_BYTES_OUT,
@@ -15,7 +17,6 @@ import type { CaptureMode } from '../link/capture.ts'
 import type { LinkMode } from '../link/sender.ts'
 import type { CaptureStats, ConnStats, FramingStats, Guard, Rejected } from '../stats.ts'
 import { DIALECT_NATIVE, DIALECT_TCP, DIALECT_TCPRAW, type Dialect } from '../wire/dialect.ts'
-import type { Clock } from './clock.ts'
 import type { LinkChoice } from './link-choice.ts'
 import type { Slot } from './slot.ts'
 

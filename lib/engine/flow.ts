@@ -1,6 +1,7 @@
 // One flow: its life from the handshake to the end of time wait, and what its stream asks of it. What arrives and what leaves are dealt with by
 // arrivals.ts and departures.ts; sockets, timers and the list of flows belong to the engine (FlowHost).
 import { formatAddress } from '../address.ts'
+import type { Clock } from '../clock.ts'
 import { ECONNRESET, EMSGSIZE, guarded, systemError } from '../errors.ts'
 import type { Deadline } from '../flow/deadlines.ts'
 import {
@@ -30,7 +31,6 @@ import { MAX_REASON } from '../wire/frames.ts'
 import { SPLITS_TRAINS } from '../wire/hello.ts'
 import { nextAck, questionSequence } from '../wire/rules.ts'
 import { Arrivals } from './arrivals.ts'
-import type { Clock } from './clock.ts'
 import { Departures } from './departures.ts'
 import { type FlowLife, FlowParts, type FlowSettings, type Surroundings } from './flow-parts.ts'
 import { FlowStats } from './flow-stats.ts'

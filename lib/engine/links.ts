@@ -1,13 +1,13 @@
 // The ways out of one engine: an outbox for each link, which of them a flow's segments take, and what becomes of those that one refuses. The paths
 // that flows take are shared by all engines of the thread.
 import { isMapped } from '../address.ts'
+import type { Clock } from '../clock.ts'
 import { NOWHERE } from '../link/hop-table.ts'
 import { NextHops, type Path } from '../link/next-hops.ts'
 import { Outbox } from '../link/outbox.ts'
 import { type LinkMode, openPacketSender, openRawSender } from '../link/sender.ts'
 import type { Binding } from '../native/binding.ts'
 import { D_HOP, D_KEY, HOP_IFINDEX, HOP_WORDS, KEY_LOCAL } from '../native/layout.ts'
-import type { Clock } from './clock.ts'
 import type { Flow } from './flow.ts'
 
 /** What the links need of their engine. */

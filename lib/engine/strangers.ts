@@ -1,7 +1,8 @@
 // Peers of a listener with a key that have not shown it. They meet an ordinary TCP server that reads, says nothing and ends when they end, or when its
 // patience does; ByteStream acknowledges as a kernel would. The application never hears of them.
+
+import type { Clock } from '../clock.ts'
 import type { Channel } from '../transport.ts'
-import type { Clock } from './clock.ts'
 
 /** Web servers wait between 20 and 60 s for a request. Less than `keepAliveMs`, so that nobody is asked for a sign of life. */
 const PATIENCE_MS = 40_000

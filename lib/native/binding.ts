@@ -252,8 +252,8 @@ export interface UdpSocketOptions {
   /** For family 6; without it the unspecified address takes IPv4, too, as IPv4-mapped addresses. */
   readonly ipv6Only: boolean
   /**
-   * Who else may have the port. `none`: nobody. `offer`: `EADDRINUSE` if anybody has it, but sockets of this user may join later. `join`: those do, and
-   * until they are connected, datagrams of anybody may reach them.
+   * Who else may have the port. `none`: nobody. `offer`: `EADDRINUSE` if anybody has it who has not joined; sockets of this user may join later. `join`:
+   * those do; until they are connected, datagrams of anybody may reach them.
    */
   readonly sharing: 'none' | 'offer' | 'join'
   /** Type of service or traffic class, 0 to 255. */

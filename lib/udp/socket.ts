@@ -42,6 +42,8 @@ export class UdpSocket {
   readonly localPort: number
   /** What the kernel granted: twice what was asked for, or less (net.core.rmem_max). */
   readonly receiveBufferBytes: number
+  /** Who is told; may be somebody else from some time on. */
+  sink: UdpSink
   /** As last read by `sample`. */
   kernelDrops = 0
   readonly #counters = new Float64Array(CAPTURE_COUNTERS)
@@ -51,6 +53,7 @@ export class UdpSocket {
   /** @throws as the system calls do: `EADDRINUSE`, `EADDRNOTAVAIL`, `EACCES`, ... */
   constructor(binding: Binding, target: UdpSocketTarget, sink: UdpSink) {
     const { outboxTrains, ...options } = target
+    this.sink = sink
     memory ??= { slab: new Uint8Array(SLOTS * SLOT_BYTES), descriptors: new Int32Array(SLOTS * D_WORDS) }
     this.slab = memory.slab
     this.descriptors = memory.descriptors
@@ -63,14 +66,14 @@ export class UdpSocket {
         slots: SLOTS,
         slotBytes: SLOT_BYTES,
         counters: this.#counters,
-        onBatch: (count) => sink.onTrains(this, count),
+        onBatch: (count) => this.sink.onTrains(this, count),
         onWritable,
         // It may come while the outbox is sending.
-        onError: (errno) => process.nextTick(() => this.#closed || sink.onError(this, errno)),
+        onError: (errno) => process.nextTick(() => this.#closed || this.sink.onError(this, errno)),
       })
       return native
     }
-    this.outbox = new Outbox(open, () => sink.onRoom(this), undefined, outboxTrains)
+    this.outbox = new Outbox(open, () => this.sink.onRoom(this), undefined, outboxTrains)
     this.#native = native as unknown as NativeUdpSocket
     this.localPort = this.#native.localPort
     this.receiveBufferBytes = this.#native.receiveBufferBytes

@@ -11,12 +11,19 @@ import type {
   ListenOptions,
   MtuChange,
 } from '../../lib/index.ts'
+import type { UdpDialOptions, UdpListenOptions } from '../../lib/udp/index.ts'
 import type { Agent, AgentContext, AgentOptions, RemoteError } from '../support/agent.ts'
 import type { Host } from '../support/hosts.ts'
 
 /** Options that can cross to another process. */
-export type PeerListenOptions = Omit<ListenOptions, 'signal' | 'table'> & { readonly echo?: boolean; readonly capacity?: number }
-export type PeerDialOptions = Omit<DialOptions, 'signal' | 'table'> & { readonly echo?: boolean; readonly capacity?: number }
+export type PeerListenOptions = Omit<ListenOptions & UdpListenOptions, 'signal' | 'table'> & {
+  readonly echo?: boolean
+  readonly capacity?: number
+}
+export type PeerDialOptions = Omit<DialOptions & UdpDialOptions, 'signal' | 'table'> & {
+  readonly echo?: boolean
+  readonly capacity?: number
+}
 
 export interface ConnInfo {
   readonly id: number
@@ -88,7 +95,7 @@ export class Peer implements AsyncDisposable {
     throw new Error('The dial succeeded')
   }
 
-  /** Dials where it is refused by a reset: which comes before the dial has settled, or after. */
+  /** Dials where it is refused by a reset: which comes before the dial has settled, or after. Over UDP always before: then it is a refusal. */
   async dialRefused(options: PeerDialOptions): Promise<void> {
     const code = await this.dial(options).then(
       async ({ id }) => {
@@ -97,7 +104,7 @@ export class Peer implements AsyncDisposable {
       },
       (error: RemoteError) => error.code,
     )
-    if (code !== 'ECONNRESET') throw new Error(`ECONNRESET was expected, got ${code}`)
+    if (code !== 'ECONNRESET' && code !== 'ECONNREFUSED') throw new Error(`ECONNRESET was expected, got ${code}`)
   }
 
   async listenError(options: PeerListenOptions): Promise<RemoteError> {

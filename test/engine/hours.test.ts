@@ -58,7 +58,7 @@ const judged = (end: End) => {
 }
 const CLEAN = { window: 0, ack: 0, timestamp: 0, reset: 0 }
 
-it('lives 24 hours without a stall or a fault', async () => {
+it('lives 24 hours without a stall or a fault', { timeout: 120_000 }, async () => {
   const world = new World(SETTINGS, 1)
   const [client, server] = world.ends
   let [up, down] = [0, 0]

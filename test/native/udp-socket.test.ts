@@ -148,6 +148,12 @@ describe.each([4, 6] as const)('a UDP socket of IPv%i', (family) => {
       expect(() => new UdpRig(family, { port: offered.port, sharing })).toThrow(/EADDRINUSE/)
     using joined = new UdpRig(family, { port: offered.port, sharing: 'join' })
     expect(joined.port).toBe(offered.port)
+    // When the one that offered is gone, those that joined keep nobody from the port.
+    offered.native.close()
+    using again = new UdpRig(family, { port: joined.port, sharing: 'offer' })
+    expect(() => new UdpRig(family, { port: again.port, sharing: 'offer' })).toThrow(/EADDRINUSE/)
+    using third = new UdpRig(family, { port: again.port, sharing: 'join' })
+    expect(third.port).toBe(again.port)
   })
 
   it('counts what the kernel dropped for want of buffer, and tells how much it granted', async () => {

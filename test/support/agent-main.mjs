@@ -6,9 +6,10 @@ import vm from 'node:vm'
 globalThis.__vite_ssr_dynamic_import__ = (specifier) => import(specifier)
 globalThis.__name = (value) => value
 
-/** The library, or why it did not load: runs that do not touch it need no build. */
-const library = await import(new URL('../../dist/index.js', import.meta.url).href).then(
-  (module) => ({ module }),
+/** The library, or why it did not load: runs that do not touch it need no build. With the argument 'udp' its three verbs are those over UDP. */
+const load = (name) => import(new URL(`../../dist/${name}.js`, import.meta.url).href)
+const library = await Promise.all(['index', ...process.argv.slice(2)].map(load)).then(
+  (modules) => ({ module: Object.assign({}, ...modules) }),
   (error) => ({ error }),
 )
 

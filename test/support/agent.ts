@@ -25,7 +25,11 @@ export interface AgentOptions {
   /** Further arguments for Node, such as `--expose-gc`. */
   readonly nodeArgs?: readonly string[]
   readonly env?: NodeJS.ProcessEnv
+  /** Which `dial`, `listen` and `listeners` the library in the context has. Default 'faketcp'. */
+  readonly transport?: Transport
 }
+
+export type Transport = 'faketcp' | 'udp'
 
 export interface Exit {
   readonly code: number | null
@@ -100,10 +104,14 @@ export class Agent implements AsyncDisposable {
   }
 
   /** Use `host.agent()`, which also ends the agent with its host. */
-  static async start(host: { readonly netns: string }, { capabilities = 'all', nodeArgs = [], env = {} }: AgentOptions): Promise<Agent> {
+  static async start(
+    host: { readonly netns: string },
+    { capabilities = 'all', nodeArgs = [], env = {}, transport = 'faketcp' }: AgentOptions,
+  ): Promise<Agent> {
     const keep = capabilities === 'net_raw' ? ',+net_raw' : ''
     const drop = capabilities === 'all' ? [] : ['setpriv', '--inh-caps=-all', `--bounding-set=-all${keep}`]
     const command = ['netns', 'exec', host.netns, ...drop, process.execPath, '--enable-source-maps', ...nodeArgs, MAIN]
+    if (transport === 'udp') command.push('udp')
     const path = [process.env.PATH, '/usr/sbin', '/sbin'].join(delimiter)
     return new Promise((resolve, reject) => {
       const child = spawn('ip', command, {

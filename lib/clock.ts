@@ -1,4 +1,4 @@
-// Time for one engine: the current millisecond, and one timer for all deadlines. Tests give the engine a clock of their own.
+// Time: the current millisecond, and a timer for all deadlines of whoever keeps them. Tests give the engine a clock of their own.
 
 /** Milliseconds on a monotonic clock, and timers on it. */
 export interface Clock {
