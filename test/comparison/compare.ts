@@ -56,15 +56,8 @@ const FIELDS: Readonly<Record<string, Describe>> = {
   },
   'FIN and RST': (own) =>
     `${own.filter(({ flags }) => flags & FLAGS.FIN).length} FIN, ${own.filter(({ flags }) => flags & FLAGS.RST).length} RST`,
-  'What Wireshark marks': (own) =>
-    [...new Set(own.flatMap(({ marks }) => marks))]
-      .filter((mark) => mark !== BUSY_MARK)
-      .sort()
-      .join(', ') || 'nothing',
+  'What Wireshark marks': (own) => [...new Set(own.flatMap(({ marks }) => marks))].sort().join(', ') || 'nothing',
 }
-
-/** A burst fills the window or not as the other kernel's reader has time: the same on one day in the one, on the next in the other. */
-const BUSY_MARK = 'window_full'
 
 /** Every field of both ends that the IP version has. */
 export function compare(kernel: readonly Packet[], ours: readonly Packet[]): Finding[] {
