@@ -1,4 +1,6 @@
 // For tests of the tunnel: agents that open one of its ends, and agents that send and receive by UDP as its users do.
+
+import { expect } from 'vitest'
 import type {
   FlowChange,
   ListenAddress,
@@ -137,4 +139,38 @@ export class UdpPeer {
   next(options?: { timeoutMs?: number }): Promise<Datagram> {
     return this.agent.next('datagram', options)
   }
+}
+
+export const SERVICE = 7000
+export const USERS = 7001
+export const SERVER = 4000
+export const KEY = 'a secret of sixteen bytes or more'
+
+export interface Tunnelled {
+  readonly server: TunnelPeer
+  readonly client: TunnelPeer
+  readonly users: UdpPeer
+  readonly service: UdpPeer
+}
+
+/** An echo service on host b, users on host a, the tunnel between them. */
+export async function tunnelled(
+  { a, b }: { a: Host; b: Host },
+  client: Partial<EndOptions> = {},
+  server: Partial<EndOptions> = {},
+): Promise<Tunnelled> {
+  const service = await UdpPeer.on(b)
+  await service.echo(SERVICE)
+  return {
+    service,
+    server: await TunnelPeer.server(b, { listen: `${b.address4}:${SERVER}`, to: `127.0.0.1:${SERVICE}`, ...server }),
+    client: await TunnelPeer.client(a, { listen: `127.0.0.1:${USERS}`, to: `${b.address4}:${SERVER}`, ...client }),
+    users: await UdpPeer.on(a),
+  }
+}
+
+/** Sends one datagram of a socket and waits for its echo. */
+export async function echoed({ users }: Tunnelled, id: number, text: string): Promise<void> {
+  await users.send(id, USERS, text)
+  expect(await users.next()).toEqual({ socket: id, text, port: USERS })
 }
