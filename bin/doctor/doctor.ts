@@ -4,7 +4,7 @@ import { capabilityFindings, readCapabilities } from './capabilities.ts'
 import { deviceFindings, listDevices } from './devices.ts'
 import { firewallFindings } from './firewall.ts'
 import { kernelFinding, loadAddon, nodeFinding } from './machine.ts'
-import { connectionFinding, repairFinding, socketFindings } from './sockets.ts'
+import { connectionFinding, repairFinding, socketFindings, udpFinding } from './sockets.ts'
 import { sysctlFindings } from './sysctls.ts'
 
 export interface Section {
@@ -22,6 +22,7 @@ export async function diagnose(): Promise<Section[]> {
   if (binding !== undefined) {
     // One at a time: what one of them captures would be strange to another.
     const findings = socketFindings(binding)
+    findings.push(udpFinding(binding))
     findings.push(await repairFinding(binding))
     findings.push(await connectionFinding())
     sections.push({ title: 'Sockets', findings }, { title: 'Devices (offloads)', findings: deviceFindings(listDevices(binding)) })

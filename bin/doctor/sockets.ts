@@ -7,6 +7,7 @@ import { dial, listen } from '../../lib/index.ts'
 import { Capture, type CaptureMode } from '../../lib/link/capture.ts'
 import { openRawSender } from '../../lib/link/sender.ts'
 import type { Binding } from '../../lib/native/binding.ts'
+import { UdpSocket } from '../../lib/udp/socket.ts'
 import { type Finding, ok, problem, warning } from '../findings.ts'
 
 const LOOPBACK = '127.0.0.1'
@@ -14,6 +15,7 @@ const LOOPBACK = '127.0.0.1'
 const LIMIT_MS = 5000
 /** Enough that a run of messages may cross in one piece. */
 const MESSAGES = 3
+const DATAGRAM_BYTES = 100
 
 const NOT_PERMITTED = 'not permitted (EPERM)'
 const SEE_CAPABILITY = 'see CAP_NET_RAW above'
@@ -70,6 +72,41 @@ export function socketFindings(binding: Binding): Finding[] {
   ]
 }
 
+/** A run of datagrams over loopback: whether it leaves (UDP_SEGMENT) and arrives (UDP_GRO) in one piece. */
+export function udpFinding(binding: Binding): Finding {
+  const subject = 'UDP'
+  const target = {
+    family: 4,
+    address: LOOPBACK,
+    port: 0,
+    ipv6Only: true,
+    sharing: 'none',
+    tos: 0,
+    dontFragment: true,
+    receiveBufferBytes: 1 << 16,
+  } as const
+  const sink = { onTrains: () => {}, onRoom: () => {}, onError: () => {} }
+  const sockets: UdpSocket[] = []
+  try {
+    for (let i = 0; i < 2; i++) sockets.push(new UdpSocket(binding, target, sink))
+    const [from, to] = sockets
+    from.connect(LOOPBACK, to.localPort)
+    from.outbox.open(undefined, MESSAGES, DATAGRAM_BYTES)
+    from.outbox.add(new Uint8Array(MESSAGES * DATAGRAM_BYTES))
+    from.outbox.transmit()
+    from.outbox.settle()
+    to.drain()
+    if (to.packets === 0) return problem(subject, 'datagrams do not arrive over loopback', LOOK)
+    return to.packets === 1
+      ? ok(subject, 'runs of datagrams cross the kernel in one piece (UDP_SEGMENT, UDP_GRO)')
+      : warning(subject, 'the kernel takes each datagram alone: UDP_SEGMENT or UDP_GRO is missing', 'Linux 5.0 or newer')
+  } catch (error) {
+    return problem(subject, textOf(error), LOOK)
+  } finally {
+    for (const socket of sockets) socket.close()
+  }
+}
+
 /** Whether the kernel's own socket can be ended by TCP_REPAIR, which connections within this host need to end silently. */
 export async function repairFinding(binding: Binding): Promise<Finding> {
   const subject = 'TCP_REPAIR'
@@ -93,7 +130,7 @@ export async function repairFinding(binding: Binding): Promise<Finding> {
   }
 }
 
-/** A connection over loopback: handshake, guard, messages there. It says which of all ways were taken. */
+/** A connection over loopback: handshake, guard, messages. */
 export async function connectionFinding(): Promise<Finding> {
   const subject = 'a connection'
   const signal = AbortSignal.timeout(LIMIT_MS)
@@ -112,11 +149,9 @@ export async function connectionFinding(): Promise<Finding> {
         conn.destroy()
         return problem(subject, 'was made over loopback, but its messages did not arrive', LOOK)
       }
-      // Only now is it known how the peer captures.
-      const { capture, link, linkReason, guard } = conn.stats
+      const { capture, guard } = conn.stats
       await conn.close()
-      const way = link === 'raw' && linkReason !== undefined ? `raw (${linkReason})` : link
-      return ok(subject, `works over loopback: capture ${capture}, link ${way}, guard ${guard}`)
+      return ok(subject, `works over loopback: capture ${capture}, guard ${guard}`)
     } finally {
       await listener.close({ connections: true })
     }

@@ -138,6 +138,7 @@ describe('the command', () => {
       'AF_PACKET send',
       'raw IPv4',
       'raw IPv6',
+      'UDP',
       'a connection',
       'eth0',
       'nft',
