@@ -5,7 +5,7 @@
 //   user -> client ----- path ----- server -> service
 import { randomBytes } from 'node:crypto'
 import { afterAll, beforeAll, expect, it } from 'vitest'
-import type { DropReason } from '../../lib/tunnel/index.ts'
+import type { TunnelStats } from '../../lib/tunnel/index.ts'
 import { describeTrains, type TrainToSend } from '../native/sender-rig.ts'
 import type { Agent } from '../support/agent.ts'
 import { capture, type Segment } from '../support/capture.ts'
@@ -117,14 +117,14 @@ async function attack(trains: readonly TrainToSend[]): Promise<void> {
   expect(sent).toBe(trains.length)
 }
 
-type Counts = Partial<Record<DropReason, number>>
+type Reason = keyof TunnelStats['drops']
 
 /** What this end drops meanwhile is this, and nothing else. */
-async function expectDrops(end: TunnelPeer, expected: Counts, meanwhile: () => Promise<void>): Promise<void> {
+async function expectDrops(end: TunnelPeer, expected: Partial<Record<Reason, number>>, meanwhile: () => Promise<void>): Promise<void> {
   const before = (await end.stats()).drops
   await meanwhile()
   const more = async () => {
-    const now = Object.entries((await end.stats()).drops).map(([reason, count]) => [reason, count - before[reason as DropReason]])
+    const now = Object.entries((await end.stats()).drops).map(([reason, count]) => [reason, count - before[reason as Reason]])
     return Object.fromEntries(now.filter(([, count]) => count !== 0))
   }
   // Refusals are read once a second.
