@@ -1,4 +1,5 @@
 // What a tunnel knows of itself: the shapes of its statistics, and the counters behind them.
+import type { ConnStats } from '../stats.ts'
 import type { Cipher } from './keys.ts'
 
 export interface Traffic {
@@ -46,7 +47,7 @@ export interface TunnelFlowStats {
   readonly remoteAddress: string
   readonly remotePort: number
   /** How its packets are sent; undefined while connecting. */
-  readonly link: 'packet' | 'raw' | undefined
+  readonly link: ConnStats['link'] | undefined
   /** Conversations on it. */
   readonly peers: number
   /** From the other end of the tunnel, and to it. */
