@@ -13,9 +13,9 @@ import type { ParsedUdpDial } from './options.ts'
 import { UdpSocket } from './socket.ts'
 import { NOBODY, OUTBOX_TRAINS, warnIfCapped } from './sockets.ts'
 
-/** Hellos are repeated at 0.2, 0.6, 1.4, 3, 6.2 s, then every 3.2 s. */
+/** Hellos are repeated at 0.2, 0.6, 1.4 s, then every 0.8 s. */
 const REPEAT_MS = 200
-const MOST_MS = 3200
+const MOST_MS = 800
 /** Cookies that are answered: a listener sends one for each hello, and a new one when it has forgotten its secret. */
 const COOKIES = 16
 

@@ -16,13 +16,16 @@ it.each([
   { link: 'packet', family: 4, by: 'train' },
   { link: 'raw', family: 4, by: 'train' },
   { link: 'raw', family: 6, by: 'message' },
+  { link: 'udp', family: 4, by: 'train' },
+  { link: 'udp', family: 6, by: 'message' },
 ] as const)('by $link over IPv$family, by $by: all of it arrives once', async ({ link, family, by }) => {
   await using hosts = await twoHosts()
-  const [server, client] = [await Peer.on(hosts.b), await Peer.on(hosts.a)]
+  const options = link === 'udp' ? ({ transport: 'udp' } as const) : {}
+  const [server, client] = [await Peer.on(hosts.b, options), await Peer.on(hosts.a, options)]
   const host = family === 4 ? hosts.b.address4 : hosts.b.address6
   await server.listen({ host, port: PORT })
   // Room in the stream for all of it, so that it is the kernel that is full.
-  const { id } = await client.dial({ host, port: PORT, link, writableHighWaterMark: 2 * MESSAGES * SIZE })
+  const { id } = await client.dial({ host, port: PORT, ...(link === 'udp' ? {} : { link }), writableHighWaterMark: 2 * MESSAGES * SIZE })
   await server.next('connection')
   await expect.poll(async () => (await client.stats(id)).dialect).toBe('native')
   // The queue holds more than the socket may have under way, so that the socket, not the queue, says that there is no room.
