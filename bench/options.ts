@@ -36,9 +36,9 @@ selection, each a list with commas:
   --wires LIST       default, tso-off, gro, nat (README.md says what they are)
   --flows LIST       connections at the same time, 1 to 100
   --sizes LIST       payload bytes of a message, 16 to 1400
-  --contenders LIST  faketcp, dgram, net, iperf3-udp, iperf3-tcp
+  --contenders LIST  faketcp, udp (the library's own UDP transport), dgram, net, iperf3-udp, iperf3-tcp
   --links LIST       links of faketcp: raw, packet, auto
-  --interfaces LIST  interfaces of faketcp: stream, batch
+  --interfaces LIST  interfaces of faketcp and udp: stream, batch
   --tool NAME|FILE   a foreign tunnel beside the others, if it is on the PATH: a description of bench/tools, or a file; may be repeated
   --loads LIST       what goes through tools that carry UDP: dgram (the default), iperf3
   --rounds N         rounds over all contenders; medians are taken over them
@@ -48,7 +48,7 @@ output:
   --svg FILE         draws a chart of the lossless rates
   --cpu-prof DIR     CPU profiles of each Node contender's last round, for Chrome's DevTools`
 
-const CONTENDERS = ['faketcp', 'dgram', 'net', 'iperf3-udp', 'iperf3-tcp'] as const
+const CONTENDERS = ['faketcp', 'udp', 'dgram', 'net', 'iperf3-udp', 'iperf3-tcp'] as const
 type ContenderName = (typeof CONTENDERS)[number]
 
 const LONG = { warmUpMs: 400, blastMs: 800, pingPongMs: 300, trials: 10, trialMs: 300, iperf3Ms: 1000 }
@@ -134,6 +134,8 @@ function specsOf(
   switch (name) {
     case 'faketcp':
       return links.flatMap((link) => interfaces.map((side) => ({ is: 'faketcp', link, interface: side }) as const))
+    case 'udp':
+      return interfaces.map((side) => ({ is: 'udp', interface: side }) as const)
     case 'iperf3-udp':
       return [{ is: 'iperf3', protocol: 'udp' }]
     case 'iperf3-tcp':

@@ -17,6 +17,8 @@ async function load(spec: NodeSpec): Promise<Contender> {
   switch (spec.is) {
     case 'faketcp':
       return (await import('./contenders/faketcp.ts')).faketcp(spec)
+    case 'udp':
+      return (await import('./contenders/faketcp.ts')).udp(spec)
     case 'dgram':
       return (await import('./contenders/dgram.ts')).dgram
     case 'net':

@@ -33,8 +33,9 @@ export interface Tool {
 }
 
 export type FaketcpSpec = { readonly is: 'faketcp'; readonly link: Link; readonly interface: Interface }
+export type UdpSpec = { readonly is: 'udp'; readonly interface: Interface }
 /** What a Node process at each end plays. */
-export type NodeSpec = FaketcpSpec | { readonly is: 'dgram' } | { readonly is: 'net' }
+export type NodeSpec = FaketcpSpec | UdpSpec | { readonly is: 'dgram' } | { readonly is: 'net' }
 export type ToolSpec = { readonly is: 'tool'; readonly tool: Tool; readonly load: ToolLoad }
 export type Spec = NodeSpec | { readonly is: 'iperf3'; readonly protocol: 'udp' | 'tcp' } | ToolSpec
 
@@ -42,6 +43,8 @@ export function nameOf(spec: Spec): string {
   switch (spec.is) {
     case 'faketcp':
       return `faketcp ${spec.link}${spec.interface === 'batch' ? ' batch' : ''}`
+    case 'udp':
+      return `faketcp/udp${spec.interface === 'batch' ? ' batch' : ''}`
     case 'iperf3':
       return `iperf3 ${spec.protocol}`
     case 'tool':
@@ -53,7 +56,7 @@ export function nameOf(spec: Spec): string {
 
 /** By its name, as figures carry nothing else. */
 export function isOurs(name: string): boolean {
-  return name.startsWith('faketcp ')
+  return name.startsWith('faketcp ') || name.startsWith('faketcp/')
 }
 
 /** False where messages are bytes of a stream, divided by their size. */

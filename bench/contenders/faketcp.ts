@@ -1,22 +1,44 @@
-// The library as it is built, with its defaults but for what is compared: the link, and the interface.
+// The library as it is built, over fake TCP and over UDP, with its defaults but for what is compared: the link, and the interface.
 import type * as Library from '../../lib/index.ts'
-import type { FaketcpSpec } from '../specs.ts'
+import type * as Udp from '../../lib/udp/index.ts'
+import type { FaketcpSpec, Interface, UdpSpec } from '../specs.ts'
 import { type Contender, collector, type Handler, type Peer } from './contender.ts'
 import { streamBurst } from './stream-burst.ts'
 
-const library = new URL('../../dist/index.js', import.meta.url).href
-const { dial, listen } = (await import(library)) as typeof Library
+const load = (name: string) => import(new URL(`../../dist/${name}.js`, import.meta.url).href)
+const library = (await load('index')) as typeof Library
+const udpLibrary = (await load('udp')) as typeof Udp
 
 /** The most that one sendTrain() gets: what write() takes before it says false. */
 const TRAIN_BYTES = 256 << 10
 
 export function faketcp({ link, interface: side }: FaketcpSpec): Contender {
+  return contender(
+    side,
+    (host) => library.listen({ host, port: 0, link }),
+    (host, port) => library.dial({ host, port, link }),
+  )
+}
+
+export function udp({ interface: side }: UdpSpec): Contender {
+  return contender(
+    side,
+    (host) => udpLibrary.listen({ host, port: 0 }),
+    (host, port) => udpLibrary.dial({ host, port }),
+  )
+}
+
+function contender(
+  side: Interface,
+  listen: (host: string) => Promise<Library.FakeTcpListener>,
+  dial: (host: string, port: number) => Promise<Library.FakeTcpConn>,
+): Contender {
   const batch = side === 'batch'
   const peerOf = batch ? batchPeer : streamPeer
   return {
     delivers: batch ? 'trains' : 'messages',
     async listen(address, flows) {
-      const listener = await listen({ host: address, port: 0, link })
+      const listener = await listen(address)
       const { add, all } = collector<Peer>(flows)
       const more = () => ({
         kernelDrops: listener.stats.reduce((sum, one) => sum + one.kernelDrops, 0),
@@ -26,7 +48,7 @@ export function faketcp({ link, interface: side }: FaketcpSpec): Contender {
       return { port: listener.address()?.port ?? 0, accepted: all, close: () => listener.close() }
     },
     async connect(address, port) {
-      return peerOf(await dial({ host: address, port, link }), () => ({}))
+      return peerOf(await dial(address, port), () => ({}))
     },
   }
 }
