@@ -180,6 +180,18 @@ export class Outbox {
     }
   }
 
+  /** What a blocked outbox has kept will not be sent: its owners are told that each segment was refused, by `settle`. Their bytes are free at once. */
+  discard(): void {
+    while (this.#total > 0) {
+      const owner = this.#owners[this.#from]
+      if (owner !== undefined) this.#news.push({ owner, errno: EAGAIN, size: this.#sizeOfFront() })
+      this.#advance(1)
+    }
+    this.#from = 0
+    this.#count = 0
+    this.#buffers.length = 0
+  }
+
   close(): void {
     this.#closed = true
     this.#sender.close()

@@ -1,6 +1,6 @@
 // Connections to a tunnel server that have not shown yet that they are a tunnel's. Whoever does not know the key is answered by nothing.
 import { formatHostPort } from '../address.ts'
-import type { FakeTcpConn, Train } from '../conn.ts'
+import { FakeTcpConn } from '../conn.ts'
 import type { RefusedConnection } from '../transport.ts'
 import { type Accepted, type CipherWish, respond } from './handshake.ts'
 import { SALT_BYTES, type Secrets } from './keys.ts'
@@ -59,10 +59,10 @@ export class Arrivals {
         clearTimeout(timer)
         this.#arrivals.delete(conn)
       })
-      .on('train', ({ buffer, segmentSize }: Train) => {
-        if (flow !== undefined) flow.receive(buffer, 0, buffer.length, segmentSize)
-        else if (buffer.length <= segmentSize) take(buffer)
-      })
+    FakeTcpConn.tap(conn, (memory, offset, length, segment) => {
+      if (flow !== undefined) flow.receive(memory, offset, length, segment)
+      else if (length <= segment) take(Buffer.from(memory.subarray(offset, offset + length)))
+    })
   }
 
   async close(): Promise<void> {

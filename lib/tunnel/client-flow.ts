@@ -1,7 +1,7 @@
 // A client's way to the server: dials, makes the tunnel's handshake, and when the flow has ended does it again, from another port, for as long as it is
 // wanted. Datagrams that come while there is no flow wait for a short time.
 import { formatHostPort } from '../address.ts'
-import type { FakeTcpConn, Train } from '../conn.ts'
+import { FakeTcpConn } from '../conn.ts'
 import { dial } from '../dial.ts'
 import { FakeTcpError } from '../errors.ts'
 import { BackOff } from './back-off.ts'
@@ -21,7 +21,7 @@ const SILENCE_TICKS = 5
 /** A flow that was open for so long was a good one. */
 const LASTING_MS = 3000
 /** Bytes that may wait for the kernel in one flow; what comes beyond is dropped. */
-const SEND_QUEUE_BYTES = 1 << 20
+const SEND_QUEUE_BYTES = 4 << 20
 
 /** What all of a client's flows need. */
 export interface ClientContext {
@@ -175,7 +175,9 @@ export class ClientFlow {
     shared.encrypted = keys?.client.cipher ?? 'none'
     this.#flow = flow
     flows.add(flow)
-    if (this.sessions.size > 0) flow.sendBind([...this.sessions])
+    // The server has seen nothing so far that could not have been recorded.
+    flow.report(true)
+    flow.sendBind([...this.sessions])
     this.#waiting.flush(flow)
     return flow
   }
@@ -199,6 +201,7 @@ class Handshake {
   #timer: NodeJS.Timeout | undefined
   /** What takes over. */
   #flow: TunnelFlow | undefined
+  #failed = false
 
   constructor(
     conn: FakeTcpConn,
@@ -216,24 +219,23 @@ class Handshake {
     this.#limit = setTimeout(() => this.#fail(new NoAnswer()), limitMs)
     signal.addEventListener('abort', this.#onAbort)
     conn.on('error', this.#onError).on('end', this.#onGone).on('close', this.#onGone)
-    conn.on('train', this.#onTrain)
     this.#send(REPEAT_MS)
+    FakeTcpConn.tap(conn, (memory, offset, length, segment) => this.#take(memory, offset, length, segment))
   }
 
   readonly #onAbort = () => this.#fail(new Error('closed'))
   readonly #onError = (error: Error) => this.#fail(error)
   readonly #onGone = () => this.#fail(new Error('the server has closed the connection'))
 
-  readonly #onTrain = ({ buffer, segmentSize }: Train) => {
-    if (this.#flow === undefined) {
-      if (buffer.length > segmentSize) return
-      const agreed = this.#initiator.finish(buffer)
+  #take(memory: Uint8Array, offset: number, length: number, segment: number): void {
+    if (this.#flow !== undefined) this.#flow.receive(memory, offset, length, segment)
+    else if (!this.#failed && length <= segment) {
+      const message = Buffer.from(memory.subarray(offset, offset + length))
+      const agreed = this.#initiator.finish(message)
       if (agreed === undefined) return
       this.#done()
-      this.#flow = this.#onOpen(agreed, buffer)
-      return
+      this.#flow = this.#onOpen(agreed, message)
     }
-    this.#flow.receive(buffer, 0, buffer.length, segmentSize)
   }
 
   #send(againMs: number): void {
@@ -249,9 +251,9 @@ class Handshake {
   }
 
   #fail(error: Error): void {
-    if (this.#flow !== undefined) return
+    if (this.#flow !== undefined || this.#failed) return
+    this.#failed = true
     this.#done()
-    this.#conn.off('train', this.#onTrain)
     this.#conn.destroy()
     this.#onFail(error)
   }

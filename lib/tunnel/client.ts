@@ -116,7 +116,7 @@ export class ClientEnd implements TunnelEnd, UdpSink, FlowSink {
   }
 
   /** From the server. */
-  onData(_flow: TunnelFlow, session: number, memory: Buffer, offset: number, length: number, segment: number): void {
+  onData(_flow: TunnelFlow, session: number, memory: Uint8Array, offset: number, length: number, segment: number): void {
     const peer = this.#peers.bySession(session)
     if (peer === undefined) {
       this.#shared.drops.malformed += datagramsIn(length, segment)

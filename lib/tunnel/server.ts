@@ -20,8 +20,10 @@ import type { TunnelEnd } from './tunnel.ts'
 import { TunnelFlow } from './tunnel-flow.ts'
 
 /** Bytes that may wait for the kernel in one flow; what comes beyond is dropped. */
-const SEND_QUEUE_BYTES = 1 << 20
+const SEND_QUEUE_BYTES = 4 << 20
 const RECEIVE_BUFFER_BYTES = 1 << 20
+/** A flow whose handshake is followed by nothing for so many seconds is closed. */
+const PROOF_TICKS = 30
 /** Trains that wait for one conversation's socket. */
 const OUTBOX_TRAINS = 16
 
@@ -133,6 +135,7 @@ export class ServerEnd implements TunnelEnd {
       codec,
       sink,
       repeat: { message: init, answer: message },
+      proofTicks: PROOF_TICKS,
       onEnd: (ended, reason) => {
         leave(ended)
         this.flows.remove(ended, reason)

@@ -29,8 +29,8 @@ const WIREGUARD_OVERHEAD = 32
 
 /** Who has the conversations. */
 export interface FlowSink {
-  /** Datagrams of one session; `length` 0: one empty datagram. The memory is theirs until the end of `onTrainEnd`. */
-  onData(flow: TunnelFlow, session: number, memory: Buffer, offset: number, length: number, segment: number): void
+  /** Datagrams of one session; `length` 0: one empty datagram. The memory is somebody else's again after `onTrainEnd`. */
+  onData(flow: TunnelFlow, session: number, memory: Uint8Array, offset: number, length: number, segment: number): void
   /** All of one train has been told. */
   onTrainEnd(): void
   onClose(flow: TunnelFlow, sessions: readonly number[]): void
@@ -53,6 +53,8 @@ export interface TunnelFlowParts {
   readonly repeat: HandshakeRepeat
   /** The flow is given up when what was sent has been answered by nothing for so many seconds. Default: never. */
   readonly silenceTicks?: number
+  /** The flow is given up when no message has come for so many seconds since it opened: whoever has recorded a handshake can repeat it, no more. Default: never. */
+  readonly proofTicks?: number
   /** Once. */
   onEnd(flow: TunnelFlow, reason: string): void
 }
@@ -66,6 +68,7 @@ export class TunnelFlow {
   readonly #sink: FlowSink
   readonly #repeat: HandshakeRepeat
   readonly #silenceTicks: number
+  readonly #proofTicks: number
   readonly #onEnd: TunnelFlowParts['onEnd']
   readonly #runs = new Int32Array(RUNS * RUN_WORDS)
   readonly #codecCounters = new Float64Array(CODEC_COUNTERS)
@@ -78,6 +81,7 @@ export class TunnelFlow {
   #receivedBefore = 0
   #reportsReceived = 0
   #asked = false
+  #ticks = 0
   /** Ticks in which something of ours was unanswered. */
   #silent = 0
   /** Nothing is sent any more. */
@@ -85,14 +89,16 @@ export class TunnelFlow {
   /** Nothing is taken any more. */
   #ended = false
 
-  constructor({ id, shared, conn, codec, sink, repeat, silenceTicks = Number.POSITIVE_INFINITY, onEnd }: TunnelFlowParts) {
+  constructor(parts: TunnelFlowParts) {
+    const { id, shared, conn, codec, sink, repeat, onEnd } = parts
     this.id = id
     this.#shared = shared
     this.conn = conn
     this.#codec = codec
     this.#sink = sink
     this.#repeat = repeat
-    this.#silenceTicks = silenceTicks
+    this.#silenceTicks = parts.silenceTicks ?? Number.POSITIVE_INFINITY
+    this.#proofTicks = parts.proofTicks ?? Number.POSITIVE_INFINITY
     this.#onEnd = onEnd
     conn
       .on('error', (error) => this.end(error.message))
@@ -202,8 +208,8 @@ export class TunnelFlow {
     )
   }
 
-  /** Messages have arrived; the bytes are ours, and are overwritten. */
-  receive(memory: Buffer, offset: number, length: number, segment: number): void {
+  /** Messages have arrived. The bytes are overwritten, and not needed any more afterwards. */
+  receive(memory: Uint8Array, offset: number, length: number, segment: number): void {
     if (this.#ended) return
     if (length <= segment && length === this.#repeat.message.length && this.#isRepeat(memory, offset, length)) return
     let at = offset
@@ -218,14 +224,14 @@ export class TunnelFlow {
     this.#sink.onTrainEnd()
   }
 
-  #isRepeat(memory: Buffer, offset: number, length: number): boolean {
+  #isRepeat(memory: Uint8Array, offset: number, length: number): boolean {
     const { message, answer } = this.#repeat
     if (message.compare(memory, offset, offset + length) !== 0) return false
     if (answer !== undefined) this.conn.write(answer)
     return true
   }
 
-  #take(memory: Buffer, run: number): void {
+  #take(memory: Uint8Array, run: number): void {
     const runs = this.#runs
     const type = runs[run + RUN_TYPE]
     const messages = runs[run + RUN_MESSAGES]
@@ -240,7 +246,7 @@ export class TunnelFlow {
     }
     for (let at = 0; at < length; at += runs[run + RUN_SEGMENT]) {
       const end = offset + Math.min(length, at + runs[run + RUN_SEGMENT])
-      if (!this.#takeControl(type, memory.subarray(offset + at, end))) this.#shared.drops.malformed++
+      if (!this.#takeControl(type, view(memory, offset + at, end))) this.#shared.drops.malformed++
       this.#received++
     }
   }
@@ -278,13 +284,21 @@ export class TunnelFlow {
       this.end(`nothing was heard of the other end for ${this.#silent} s`)
       return
     }
-    if (traffic || this.#asked || this.#silent > 0)
-      this.#control(REPORT, this.#reports.encode(this.#sent, performance.now(), this.#silent > 0))
+    if (++this.#ticks >= this.#proofTicks && this.#received === 0) {
+      this.end('no message has come')
+      return
+    }
+    if (traffic || this.#asked || this.#silent > 0) this.report(this.#silent > 0)
     this.#asked = false
     this.#reportsReceived = 0
     this.#receivedBefore = this.#received
     // The report itself calls for no other.
     this.#sentBefore = this.#sent
+  }
+
+  /** @param asks for a report in return */
+  report(asks: boolean): void {
+    this.#control(REPORT, this.#reports.encode(this.#sent, performance.now(), asks))
   }
 
   /** What the codec has refused since the last time. */

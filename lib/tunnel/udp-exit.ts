@@ -1,5 +1,6 @@
 // The way out of the tunnel by UDP: datagrams that came through a flow, in trains, to one socket's outbox.
 import { getSystemErrorName } from 'node:util'
+import { EAGAIN } from '../errors.ts'
 import type { TrainOwner } from '../link/outbox.ts'
 import { view } from '../message-arena.ts'
 import { D_IFINDEX, D_KEY, KEY_WORDS } from '../native/layout.ts'
@@ -17,8 +18,7 @@ export class UdpExit implements TrainOwner {
   }
 
   /**
-   * Adds datagrams of `segment` bytes each, the last may be shorter; `length` 0: one empty datagram. The bytes must stay until `flush` has returned and, where the
-   * kernel's buffer is full, until it has room again.
+   * Adds datagrams of `segment` bytes each, the last may be shorter; `length` 0: one empty datagram. The bytes must stay until `flush` has returned.
    *
    * @param key nine words: whom to, and from which of our addresses; undefined for a connected socket
    */
@@ -37,15 +37,19 @@ export class UdpExit implements TrainOwner {
     if (length > 0) outbox.add(view(memory, offset, offset + length))
   }
 
+  /** Sends what was added; what the kernel has no room for is dropped, as by every UDP socket. */
   flush(): void {
-    this.#socket.outbox.transmit()
-    this.#socket.outbox.settle()
+    const { outbox } = this.#socket
+    outbox.transmit()
+    if (outbox.blocked) outbox.discard()
+    outbox.settle()
   }
 
   trainDone(): void {}
 
   segmentRefused(errno: number, size: number): void {
     this.#shared.drops['udp-refused']++
-    this.#shared.warnings.warn('udp', () => `The kernel refused a UDP datagram of ${size} bytes: ${getSystemErrorName(errno)}`)
+    if (errno !== EAGAIN)
+      this.#shared.warnings.warn('udp', () => `The kernel refused a UDP datagram of ${size} bytes: ${getSystemErrorName(errno)}`)
   }
 }

@@ -159,3 +159,18 @@ it('the shorter last message of a long train does not keep the train', () => {
   expect(messages[44].buffer.byteLength).toBeLessThanOrEqual(64 * 1400)
   expect(messages[45].buffer.byteLength).toBeLessThanOrEqual(16 << 10)
 })
+
+it('a tap gets what has waited, then every train where it lies, and nobody else gets any', async () => {
+  const { conn, arrive } = connected()
+  arrive('aabb', 2)
+  const tapped: string[] = []
+  const others: string[] = []
+  conn.on('train', ({ buffer }) => others.push(String(buffer)))
+  FakeTcpConn.tap(conn, (memory, offset, length, segment) => {
+    tapped.push(`${Buffer.from(memory.subarray(offset, offset + length))}/${segment}`)
+  })
+  arrive('ccddee', 2)
+  await turn()
+  arrive('f', 1)
+  expect([tapped, others]).toEqual([['aa/2', 'bb/2', 'ccddee/2', 'f/1'], []])
+})

@@ -176,3 +176,24 @@ it('loses a message whose buffer was detached, and nothing of anybody else', () 
   outbox.transmit()
   expect(script.calls.at(-1)).toMatchObject([{ seq: 7, bytes: 'f' }])
 })
+
+it('what a blocked outbox has kept can be discarded: owners hear of each segment, and what comes afterwards is sent', () => {
+  const { script, outbox, room } = scripted()
+  const [first, second] = [new Owner(), new Owner()]
+  script.takes.push([1, EAGAIN])
+  add(outbox, first, 1, 'abc')
+  add(outbox, second, 2, 'd')
+  outbox.transmit()
+  expect(outbox.blocked).toBe(true)
+  outbox.discard()
+  outbox.settle()
+  expect([first.news, second.news]).toEqual([
+    [`refused ${EAGAIN} 1`, `refused ${EAGAIN} 1`, 'done'],
+    [`refused ${EAGAIN} 1`, 'done'],
+  ])
+  script.onWritable()
+  expect([outbox.blocked, room]).toEqual([false, ['room']])
+  add(outbox, first, 3, 'e')
+  outbox.transmit()
+  expect(script.calls.slice(1).map((trains) => trains.map(({ seq, bytes }) => [seq, bytes]))).toEqual([[[3, 'e']]])
+})
