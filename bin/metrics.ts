@@ -4,7 +4,7 @@ import { createServer, type Server } from 'node:http'
 import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client'
 import type { HostPort } from '../lib/address.ts'
 import type { TunnelStats } from '../lib/tunnel/index.ts'
-import { medianRtt } from './status/view.ts'
+import { medianRtt } from './status/meter.ts'
 
 type Labelled = readonly (readonly [labels: Record<string, string>, value: number])[]
 

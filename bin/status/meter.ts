@@ -1,5 +1,5 @@
 // Rates out of snapshots: what a tunnel did between two looks at its statistics, and the last minute's history.
-import type { TunnelDropReason, TunnelStats } from '../../lib/tunnel/index.ts'
+import type { TunnelDropReason, TunnelFlowStats, TunnelStats } from '../../lib/tunnel/index.ts'
 
 export interface Rate {
   readonly bitsPerSecond: number
@@ -61,4 +61,10 @@ export class Meter {
       history: { in: [...this.#history.in], out: [...this.#history.out] },
     }
   }
+}
+
+/** Of the flows that know theirs. */
+export function medianRtt(flows: readonly TunnelFlowStats[]): number | undefined {
+  const known = flows.flatMap(({ rttMs }) => rttMs ?? []).sort((a, b) => a - b)
+  return known[known.length >> 1]
 }

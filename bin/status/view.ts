@@ -2,7 +2,7 @@
 import Table from 'cli-table3'
 import { formatHostPort } from '../../lib/address.ts'
 import type { TunnelDropReason, TunnelFlowStats } from '../../lib/tunnel/index.ts'
-import type { Rate, Reading } from './meter.ts'
+import { medianRtt, type Rate, type Reading } from './meter.ts'
 
 export interface Page {
   readonly reading: Reading
@@ -56,12 +56,6 @@ export function renderLine({ stats, in: incoming, out: outgoing }: Reading): str
 export function sparkline(values: readonly number[]): string {
   const top = Math.max(...values)
   return values.map((value) => BARS[top > 0 ? Math.ceil((value / top) * (BARS.length - 1)) : 0]).join('')
-}
-
-/** Of the flows that know theirs. */
-export function medianRtt(flows: readonly TunnelFlowStats[]): number | undefined {
-  const known = flows.flatMap(({ rttMs }) => rttMs ?? []).sort((a, b) => a - b)
-  return known[known.length >> 1]
 }
 
 function directionLine(name: string, { bitsPerSecond, datagramsPerSecond, loss }: Rate, history: readonly number[], bytes: number): string {
