@@ -24,9 +24,21 @@ export class UsageError extends Error {
   override readonly name = 'UsageError'
 }
 
+/** Runs what reads a file that the user named; that it is not there is the user's mistake. */
+export function readNamed<T>(path: string, read: () => T): T {
+  try {
+    return read()
+  } catch (error) {
+    const code = error instanceof Error && 'code' in error ? error.code : undefined
+    if (code === 'ENOENT' || code === 'EISDIR' || code === 'ENOTDIR') throw new UsageError(`${path}: no such file`)
+    throw error
+  }
+}
+
 const BY_CODE: Readonly<Record<string, number>> = {
   EPERM: EXIT.notPermitted,
   EACCES: EXIT.notPermitted,
+  EEXIST: EXIT.usage,
   EADDRINUSE: EXIT.address,
   EADDRNOTAVAIL: EXIT.address,
   ERR_FAKETCP_UNSUPPORTED: EXIT.unsupported,

@@ -1,7 +1,7 @@
 // Pre-shared keys: `faketcp key` makes one, `--key-file` reads one. What is said about a key never contains it.
 import { randomBytes } from 'node:crypto'
-import { closeSync, fstatSync, openSync, readFileSync, writeFileSync } from 'node:fs'
-import { UsageError } from './exit-codes.ts'
+import { readFileSync, statSync, writeFileSync } from 'node:fs'
+import { readNamed, UsageError } from './exit-codes.ts'
 import { type Finding, ok, problem, warning } from './findings.ts'
 
 /** Bytes of a key that is made here. */
@@ -32,18 +32,13 @@ export interface KeyFile {
   readonly mode: number
 }
 
-/** @throws ENOENT, EACCES, ...; UsageError for what is no text */
+/** @throws UsageError for what is no text, or not there; EACCES */
 export function readKeyFile(path: string): KeyFile {
-  const fd = openSync(path, 'r')
+  const [bytes, mode] = readNamed(path, () => [readFileSync(path), statSync(path).mode & 0o777] as const)
   try {
-    const { mode } = fstatSync(fd)
-    const key = new TextDecoder('utf-8', { fatal: true }).decode(readFileSync(fd)).trim()
-    return { key, mode: mode & 0o777 }
-  } catch (error) {
-    if (error instanceof TypeError) throw new UsageError(`${path}: a key is text, such as \`faketcp key\` makes`)
-    throw error
-  } finally {
-    closeSync(fd)
+    return { key: new TextDecoder('utf-8', { fatal: true }).decode(bytes).trim(), mode }
+  } catch {
+    throw new UsageError(`${path}: a key is text, such as 'faketcp key' makes`)
   }
 }
 

@@ -2,8 +2,10 @@
 // pays for another.
 import { createRequire } from 'node:module'
 import process from 'node:process'
-import { Command } from 'commander'
+import { Argument, Command } from 'commander'
 import { EXIT } from './exit-codes.ts'
+import { addSettings, writtenSettings } from './settings/options.ts'
+import { ROLES, type Role } from './settings/schema.ts'
 
 const { version } = createRequire(import.meta.url)('faketcp/package.json') as { version: string }
 
@@ -14,10 +16,34 @@ export function makeProgram(): Command {
     .exitOverride()
     .configureHelp({ showGlobalOptions: false })
     .showHelpAfterError('(faketcp --help, or faketcp COMMAND --help, lists what can be written)')
+  addTunnel(program)
   addDoctor(program)
   addKey(program)
   return program
 }
+
+function addTunnel(program: Command): void {
+  const command = program
+    .command('tunnel')
+    .description('carry UDP datagrams over fake TCP: a server in front of a UDP service, a client in front of its users')
+    .addArgument(new Argument('[role]', 'which end this is; may stand in the configuration file instead').choices(ROLES))
+  addSettings(command)
+  command
+    .option('--config <file>', 'TOML file with any of the options above, without their dashes; options written here come first')
+    .option('--check', 'say what would be done and whether it can be, and do not do it')
+    .action(async (role: Role | undefined, { config, check = false }: { config?: string; check?: boolean }) => {
+      const { resolveSettings } = await import('./settings/settings.ts')
+      const settings = await resolveSettings(role, writtenSettings(command), config)
+      if (!check) return (await import('./tunnel/run.ts')).runTunnel(settings, version)
+      const { checkTunnel } = await import('./tunnel/check.ts')
+      const { formatFindings, hasProblem, summarizeFindings } = await import('./findings.ts')
+      const { explanation, findings } = await checkTunnel(settings)
+      console.log([...explanation, '', formatFindings(findings, colours()), '', summarizeFindings(findings)].join('\n'))
+      process.exitCode = hasProblem(findings) ? EXIT.failed : EXIT.ok
+    })
+}
+
+const colours = () => ({ colour: process.stdout.hasColors?.() ?? false })
 
 function addDoctor(program: Command): void {
   program
@@ -28,7 +54,7 @@ function addDoctor(program: Command): void {
       const { diagnose, diagnosisJson, formatDiagnosis } = await import('./doctor/doctor.ts')
       const { hasProblem } = await import('./findings.ts')
       const sections = await diagnose()
-      console.log(json ? diagnosisJson(sections) : formatDiagnosis(sections, { colour: process.stdout.hasColors?.() ?? false }))
+      console.log(json ? diagnosisJson(sections) : formatDiagnosis(sections, colours()))
       process.exitCode = hasProblem(sections.flatMap(({ findings }) => findings)) ? EXIT.failed : EXIT.ok
     })
 }

@@ -27,6 +27,7 @@ const PACKAGES = {
     conntrack: ['conntrack'],
     nftables: ['nft'],
     iptables: ['iptables', 'iptables-save', 'ip6tables', 'ip6tables-save', 'iptables-legacy', 'ip6tables-legacy'],
+    bsdutils: ['script'],
     'iputils-ping': ['ping'],
     procps: ['ps', 'sysctl'],
     socat: ['socat'],

@@ -2,7 +2,7 @@
 import { readFileSync, statSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import { parse, TomlError } from 'smol-toml'
-import { UsageError } from '../exit-codes.ts'
+import { readNamed, UsageError } from '../exit-codes.ts'
 import { addValue } from './check.ts'
 import { nearest } from './nearest.ts'
 import { kebab, ROLES, type Role, SETTINGS, settingNames, type Values } from './schema.ts'
@@ -14,10 +14,10 @@ export interface ConfigFile {
   readonly mode: number
 }
 
-/** @throws UsageError for what is wrong in it; ENOENT, EACCES */
+/** @throws UsageError for what is wrong in it, or that it is not there; EACCES */
 export function readConfigFile(path: string): ConfigFile {
-  const mode = statSync(path).mode & 0o777
-  return { ...parseConfig(readFileSync(path, 'utf8'), path), mode }
+  const [text, mode] = readNamed(path, () => [readFileSync(path, 'utf8'), statSync(path).mode & 0o777] as const)
+  return { ...parseConfig(text, path), mode }
 }
 
 /** @param path for messages, and for what is relative to it */

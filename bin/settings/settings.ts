@@ -7,8 +7,8 @@ export interface Settings extends Values {
   readonly listen: string
   readonly to: string
   readonly role: Role
-  /** Where the file is, if there is one, and its permission bits. */
-  readonly config: { readonly path: string; readonly mode: number } | undefined
+  /** The configuration file and its permission bits, where the key itself stands in it. */
+  readonly keyIn: { readonly path: string; readonly mode: number } | undefined
 }
 
 /**
@@ -33,5 +33,6 @@ export async function resolveSettings(role: Role | undefined, written: Values, p
   const problems = checkTogether(settled, values, (name) => (path === undefined ? `--${name}` : name))
   const { listen, to } = values
   if (problems.length > 0 || listen === undefined || to === undefined) throw new UsageError(problems.join('\n'))
-  return { ...values, listen, to, role: settled, config: path === undefined || file === undefined ? undefined : { path, mode: file.mode } }
+  const keyIn = path !== undefined && file !== undefined && fromFile.key !== undefined ? { path, mode: file.mode } : undefined
+  return { ...values, listen, to, role: settled, keyIn }
 }

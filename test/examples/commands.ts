@@ -59,7 +59,12 @@ export class Running {
 
   /** Ctrl-C; resolves with the exit code. */
   async interrupt(): Promise<number | null> {
-    this.#child.kill('SIGINT')
+    return await this.stop('SIGINT')
+  }
+
+  /** Sends a signal; resolves with the exit code. */
+  async stop(signal: NodeJS.Signals): Promise<number | null> {
+    this.#child.kill(signal)
     return await this.ended()
   }
 
