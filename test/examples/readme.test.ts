@@ -53,7 +53,7 @@ it('shows a server and a client that work', async () => {
 })
 
 it('shows code that compiles', { timeout: 60_000 }, () => {
-  expect([...blocks().keys()]).toEqual(['server.ts', 'client.ts', 'block-2.ts'])
+  expect([...blocks().keys()]).toEqual(['server.ts', 'client.ts', 'block-2.ts', 'block-3.ts'])
   const options = [
     '--noEmit',
     '--strict',

@@ -22,11 +22,16 @@ beforeAll(async () => {
 
 afterAll(() => rm(consumer, { recursive: true }))
 
-it('gives import and require the same module, without a warning', async () => {
+it('gives import and require the same module, without a warning, and its parts the same classes', async () => {
   await writeFile(
     join(consumer, 'both.cjs'),
     "import('faketcp').then((esm) => console.log(require('faketcp').FakeTcpError === esm.FakeTcpError))\n",
   )
+  await writeFile(
+    join(consumer, 'udp.cjs'),
+    "import('faketcp/udp').then(async (udp) => {\n  const root = require('faketcp')\n  const listener = await udp.listen('127.0.0.1:0')\n  console.log(require('faketcp/udp').dial === udp.dial, listener instanceof root.FakeTcpListener, root.dial !== udp.dial)\n  await listener.close()\n})\n",
+  )
+  expect(node('udp.cjs')).toEqual({ status: 0, stdout: 'true true true\n', stderr: '' })
   await writeFile(join(consumer, 'require.cjs'), "console.log(typeof require('faketcp').dial)\n")
   expect(node('both.cjs')).toEqual({ status: 0, stdout: 'true\n', stderr: '' })
   expect(node('require.cjs')).toEqual({ status: 0, stdout: 'function\n', stderr: '' })
