@@ -50,7 +50,7 @@ export function keyFileFinding(path: string, mode: number): Finding {
   return warning('key file', `${path}, ${shown}: every user of this host can read it`, `chmod 600 ${path}`)
 }
 
-/** How hard a key is to guess. Whoever has recorded one handshake can try guesses at leisure, as nothing slows them down. */
+/** How hard a key is to guess. The tunnel stretches it, so each guess takes time; but whoever has recorded one handshake has all the time there is. */
 export function keyStrengthFinding(key: string): Finding {
   const subject = 'key strength'
   const bytes = Buffer.byteLength(key)

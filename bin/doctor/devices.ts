@@ -19,11 +19,20 @@ const IFF_LOOPBACK = 0x8
 
 /** Devices that are up, but for loopback. */
 export function listDevices(binding: Binding): Device[] {
-  return readdirSync(DIRECTORY).flatMap((name) => {
+  return namesOf().flatMap((name) => {
     const flags = readNumber(name, 'flags')
     if ((flags & IFF_UP) === 0 || (flags & IFF_LOOPBACK) !== 0) return []
     return [{ name, offloads: binding.offloads(readNumber(name, 'ifindex')), virtual: !existsSync(`${DIRECTORY}/${name}/device`) }]
   })
+}
+
+/** None where there is no sysfs, as in some containers. */
+function namesOf(): string[] {
+  try {
+    return readdirSync(DIRECTORY)
+  } catch {
+    return []
+  }
 }
 
 /** NaN, which has no bit set, for what is no device or has gone meanwhile. */

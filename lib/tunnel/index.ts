@@ -25,7 +25,7 @@ export async function tunnelServer(options: TunnelOptions): Promise<Tunnel> {
   const binding = requireBinding()
   const secrets = await deriveSecrets(parsed.key)
   if (parsed.signal?.aborted) throw abortError(parsed.signal)
-  return Tunnel.open(parsed.signal, (shared) => ServerEnd.open(binding, parsed, secrets, shared))
+  return Tunnel.open(parsed.signal, secrets.keyed, (shared) => ServerEnd.open(binding, parsed, secrets, shared))
 }
 
 /**
@@ -40,5 +40,5 @@ export async function tunnelClient(options: TunnelClientOptions): Promise<Tunnel
   const binding = requireBinding()
   const secrets = await deriveSecrets(parsed.key)
   if (parsed.signal?.aborted) throw abortError(parsed.signal)
-  return Tunnel.open(parsed.signal, (shared) => ClientEnd.open(binding, parsed, secrets, shared))
+  return Tunnel.open(parsed.signal, secrets.keyed, (shared) => ClientEnd.open(binding, parsed, secrets, shared))
 }

@@ -41,7 +41,7 @@ export class Tunnel extends EventEmitter<TunnelEvents> {
   #closing: Promise<void> | undefined
 
   /** @internal */
-  static async open(signal: AbortSignal | undefined, open: (shared: Shared) => Promise<TunnelEnd>): Promise<Tunnel> {
+  static async open(signal: AbortSignal | undefined, keyed: boolean, open: (shared: Shared) => Promise<TunnelEnd>): Promise<Tunnel> {
     let tunnel: Tunnel | undefined
     // What is told while it opens is told when somebody can listen.
     const tell = (emit: (tunnel: Tunnel) => void) => {
@@ -51,6 +51,7 @@ export class Tunnel extends EventEmitter<TunnelEvents> {
     const shared = new Shared(new Warnings((warning) => tell((one) => one.emit('warning', warning))), (change) =>
       tell((one) => one.emit('flow', change)),
     )
+    if (!keyed) shared.encrypted = 'none'
     tunnel = new Tunnel(shared, await open(shared))
     const close = () => void tunnel?.close()
     if (signal?.aborted) close()

@@ -111,7 +111,7 @@ it.each([
       flows: [],
       flowsTotal: 0,
       peersTotal: 0,
-      encrypted: options.server.key === undefined ? undefined : undefined,
+      encrypted: options.server.key === undefined ? 'none' : undefined,
     })
   },
   60_000,
