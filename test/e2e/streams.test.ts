@@ -1,35 +1,21 @@
 // A connection as a Node stream, and a listener as an emitter and an iterator.
-import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from 'vitest'
+import { expect, it } from 'vitest'
 import type { FakeTcpConn, FakeTcpListener } from '../../lib/index.ts'
-import { twoHosts } from '../support/hosts.ts'
 import { expectExit, expectNothingLeft, held } from './leftovers.ts'
-import { Peer } from './peer.ts'
+import type { Peer } from './peer.ts'
+import { connect, type EndOptions, type TwoPeers, twoPeers } from './two-peers.ts'
 
 const PORT = 9191
 
-let hosts: Awaited<ReturnType<typeof twoHosts>>
+let hosts: TwoPeers['hosts']
 let server: Peer
 let client: Peer
-beforeAll(async () => {
-  hosts = await twoHosts()
-})
-afterAll(() => hosts.network.remove())
-beforeEach(async () => {
-  ;[server, client] = await Promise.all([Peer.on(hosts.b), Peer.on(hosts.a)])
-})
-afterEach(async () => {
-  await client.agent.close()
-  await server.agent.close()
+twoPeers((made) => {
+  ;({ hosts, server, client } = made)
 })
 
 /** Both ends of one connection. */
-async function connected(options: { server?: object; client?: object } = {}) {
-  const host = hosts.b.address4
-  await server.listen({ host, port: PORT, ...options.server })
-  const dialled = await client.dial({ host, port: PORT, ...options.client })
-  const accepted = await server.next('connection')
-  return { client: dialled.id, server: accepted.id }
-}
+const connected = (options?: EndOptions) => connect({ hosts, server, client }, PORT, options)
 
 it('knows both addresses of both ends', async () => {
   await server.listen({ host: hosts.b.address6, port: 0 })
