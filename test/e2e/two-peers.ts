@@ -1,0 +1,50 @@
+// What most files need that test one connection: two hosts for the whole file, and on each a peer of its own for every test.
+import { afterAll, afterEach, beforeAll, beforeEach } from 'vitest'
+import { type LinkOptions, twoHosts } from '../support/hosts.ts'
+import { Peer, type PeerDialOptions, type PeerListenOptions } from './peer.ts'
+
+export interface TwoPeers {
+  readonly hosts: Awaited<ReturnType<typeof twoHosts>>
+  /** On host b. */
+  readonly server: Peer
+  /** On host a. */
+  readonly client: Peer
+}
+
+/** What the two ends of a connection want beside address and port. */
+export interface EndOptions {
+  readonly server?: Partial<PeerListenOptions>
+  readonly client?: Partial<PeerDialOptions>
+}
+
+/** Registers the hooks of a file. `take` gets hosts and peers before each test; the peers end after it, the hosts after the last. */
+export function twoPeers(take: (made: TwoPeers) => void, options?: LinkOptions): void {
+  let hosts: TwoPeers['hosts']
+  let server: Peer
+  let client: Peer
+  beforeAll(async () => {
+    hosts = await twoHosts(options)
+  })
+  afterAll(() => hosts.network.remove())
+  beforeEach(async () => {
+    ;[server, client] = await Promise.all([Peer.on(hosts.b), Peer.on(hosts.a)])
+    take({ hosts, server, client })
+  })
+  afterEach(async () => {
+    await client.agent.close()
+    await server.agent.close()
+  })
+}
+
+/** Makes one connection over IPv4. @returns its number at either end */
+export async function connect(
+  { hosts, server, client }: TwoPeers,
+  port: number,
+  ends: EndOptions = {},
+): Promise<{ client: number; server: number }> {
+  const host = hosts.b.address4
+  await server.listen({ host, port, ...ends.server })
+  const dialled = await client.dial({ host, port, ...ends.client })
+  const accepted = await server.next('connection')
+  return { client: dialled.id, server: accepted.id }
+}
