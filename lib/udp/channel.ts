@@ -185,6 +185,12 @@ export class UdpChannel implements Channel, Leaving, TrainReader, UdpSink, Waiti
     this.#socket.unref()
   }
 
+  /** The listener has accepted; this is its token. */
+  opened(peer: Uint8Array): void {
+    ;(this.#settings.tokens as Tokens).peer = peer
+    this.#schedule()
+  }
+
   /** Gives up a channel that no stream has taken. */
   discard(): void {
     this.#shut(undefined)
@@ -229,7 +235,7 @@ export class UdpChannel implements Channel, Leaving, TrainReader, UdpSink, Waiti
     else if (due === 'gone') this.#peerIsGone()
     else if (due === 'end') this.#tellEnd()
     else if (due === 'over') this.#shut(undefined)
-    if (this.#released || this.#gone || this.#ended) return this.#nextDue
+    if (this.#released || this.#gone || !this.#listens) return this.#nextDue
     const silent = this.#silence.check(now)
     if (silent === 'ask') this.#say(ASK)
     else if (silent === 'dead') this.#abandon(this.#systemError(ETIMEDOUT, 'read'))
@@ -389,12 +395,13 @@ export class UdpChannel implements Channel, Leaving, TrainReader, UdpSink, Waiti
 
   get #nextDue(): number {
     if (this.#gone) return NEVER
-    return Math.min(this.#sampleDue, this.#ending.dueMs, this.#released || this.#ended ? NEVER : this.#silence.dueMs)
+    return Math.min(this.#sampleDue, this.#ending.dueMs, this.#released || !this.#listens ? NEVER : this.#silence.dueMs)
   }
 
-  /** Both sides have ended: nobody waits for a sign of the peer any more. */
-  get #ended(): boolean {
-    return this.#ending.answered && this.#ending.peerEnded
+  /** A sign of the peer is waited for: not by a dial, which has a time limit of its own, nor when both sides have ended. */
+  get #listens(): boolean {
+    const { tokens } = this.#settings
+    return (tokens === undefined || tokens.peer !== undefined) && !(this.#ending.answered && this.#ending.peerEnded)
   }
 
   #schedule(): void {

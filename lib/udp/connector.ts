@@ -111,7 +111,7 @@ class Handshake implements Attempt, Waiting {
       this.#cookie = cookieIn(memory, at).slice()
       this.#sayHello()
     } else if (type === ACCEPT) {
-      this.#tokens.peer = tokenIn(memory, at).slice()
+      this.#channel.opened(tokenIn(memory, at).slice())
       this.#end()
       this.#settle(undefined, this.#channel)
     }

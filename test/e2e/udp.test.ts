@@ -181,6 +181,18 @@ it('a peer that is silent because the network is gone ends by keepalive', async 
   }
 })
 
+it('a dial waits as long as it is told, whatever the connection’s own limits are', async () => {
+  await hosts.b.output('nft', ['-f', '-'], 'table inet late { chain in { type filter hook input priority 0; meta l4proto udp drop; }; }')
+  await server.listen({ host: hosts.b.address4, port: PORT, echo: true })
+  const dialled = client.dial({ host: hosts.b.address4, port: PORT, keepAliveMs: 100, idleTimeoutMs: 500 })
+  // Both limits are long over.
+  await client.agent.run(() => new Promise((resolve) => setTimeout(resolve, 1000)))
+  await hosts.b.output('nft', ['delete table inet late'])
+  const { id } = await dialled
+  await client.write(id, 'at last')
+  expect((await client.next('message')).text).toBe('at last')
+})
+
 it('a live peer that has nothing to say is kept by keepalive', async () => {
   await server.listen({ host: hosts.b.address4, port: PORT, keepAliveMs: 50 })
   const { id } = await client.dial({ host: hosts.b.address4, port: PORT, keepAliveMs: 0 })

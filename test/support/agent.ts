@@ -26,7 +26,7 @@ export interface AgentOptions {
   readonly nodeArgs?: readonly string[]
   readonly env?: NodeJS.ProcessEnv
   /** Which `dial`, `listen` and `listeners` the library in the context has. Default 'faketcp'. */
-  readonly transport?: Transport
+  readonly transport?: Transport | undefined
 }
 
 export type Transport = 'faketcp' | 'udp'
