@@ -7,7 +7,7 @@ import { fromNative } from '../errors.ts'
 import type { Binding } from '../native/binding.ts'
 import { D_LENGTH, D_OFFSET, D_SEGMENT, D_WORDS, KEY_LOCAL, KEY_WORDS } from '../native/layout.ts'
 import type { ListenAddress } from '../transport.ts'
-import { type UdpSink, UdpSocket } from '../udp/socket.ts'
+import type { UdpSink, UdpSocket } from '../udp/socket.ts'
 import { type ClientContext, ClientFlow } from './client-flow.ts'
 import { CLIENT_ID_BYTES } from './handshake.ts'
 import type { Secrets } from './keys.ts'
@@ -20,6 +20,7 @@ import { RisingSum, type TunnelFlowStats } from './stats.ts'
 import type { TunnelEnd } from './tunnel.ts'
 import type { FlowSink, TunnelFlow } from './tunnel-flow.ts'
 import { UdpExit } from './udp-exit.ts'
+import { openUdp } from './udp-open.ts'
 
 const RECEIVE_BUFFER_BYTES = 8 << 20
 
@@ -50,7 +51,8 @@ export class ClientEnd implements TunnelEnd, UdpSink, FlowSink {
     this.#shared = shared
     this.#options = options
     this.flows = new OpenFlows(shared)
-    this.#socket = this.#bind(binding, address)
+    const { listen, receiveBufferBytes = RECEIVE_BUFFER_BYTES } = options
+    this.#socket = openUdp(binding, { address, port: listen.port, receiveBufferBytes }, this, shared)
     this.#exit = new UdpExit(shared, this.#socket)
     const key = new Int32Array(KEY_WORDS)
     this.#socket.key(key)
@@ -58,28 +60,6 @@ export class ClientEnd implements TunnelEnd, UdpSink, FlowSink {
     this.#address = { address: bound, port: this.#socket.localPort, family: familyOf(bound) === 6 ? 'IPv6' : 'IPv4' }
     this.#context = { options, shared, flows: this.flows, secrets, clientId: randomBytes(CLIENT_ID_BYTES), sink: this }
     for (let i = 0; i < options.flows; i++) this.#clientFlows.add(new ClientFlow(this.#context))
-  }
-
-  #bind(binding: Binding, address: string): UdpSocket {
-    const { port } = this.#options.listen
-    const asked = this.#options.receiveBufferBytes ?? RECEIVE_BUFFER_BYTES
-    const family = familyOf(address) === 4 ? 4 : 6
-    const target = { family, ipv6Only: false, sharing: 'none', tos: 0, dontFragment: false, receiveBufferBytes: asked } as const
-    let socket: UdpSocket
-    try {
-      socket = new UdpSocket(binding, { ...target, address: address || '::', port }, this)
-    } catch (error) {
-      throw fromNative(error, { address, port })
-    }
-    // The kernel doubles what it grants, for its own book-keeping.
-    const granted = socket.receiveBufferBytes / 2
-    if (granted < asked) {
-      this.#shared.warnings.warn(
-        'receive-buffer',
-        () => `The UDP socket has ${granted} bytes of receive buffer, not ${asked}: set net.core.rmem_max, or run with CAP_NET_ADMIN`,
-      )
-    }
-    return socket
   }
 
   address(): ListenAddress {

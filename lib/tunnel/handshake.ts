@@ -18,7 +18,7 @@ const VERSION = 1
 const TAG_BYTES = 16
 export const CLIENT_ID_BYTES = 16
 /** Lengths say nothing when they differ from flow to flow. */
-const MAX_PADDING = 256
+const MAX_PADDING = 255
 
 /** INIT: version, ciphers, preferred cipher, 0, client id, public key. */
 const INIT_CIPHERS = 1
@@ -54,7 +54,7 @@ export interface Agreed {
 }
 
 function chance(): Chance {
-  return { salt: randomBytes(SALT_BYTES), padding: randomInt(MAX_PADDING), share: new KeyShare() }
+  return { salt: randomBytes(SALT_BYTES), padding: randomInt(MAX_PADDING + 1), share: new KeyShare() }
 }
 
 /** The client's side of one handshake. */

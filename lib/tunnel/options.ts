@@ -13,7 +13,7 @@ export type CarriedOptions = Pick<StreamOptions, 'link' | 'capture' | 'guard' | 
 export interface TunnelOptions extends CarriedOptions {
   /** Server: where flows are accepted (fake TCP). Client: where UDP peers send to. `host:port`, `[v6]:port` or `:port`; port 0: the kernel chooses. */
   readonly listen: string
-  /** Server: where each conversation's datagrams go (UDP). Client: the tunnel server (fake TCP), whose name is resolved anew for each dial. */
+  /** Server: where each conversation's datagrams go (UDP), a name is resolved once. Client: the tunnel server (fake TCP), whose name is resolved anew for each dial. */
   readonly to: string
   /** Pre-shared secret, the same at both ends, at least 16 bytes; a text counts as UTF-8 without the white space around it. Default: none, nothing is encrypted. */
   readonly key?: Uint8Array | string

@@ -6,7 +6,6 @@ import { listen } from '../listen.ts'
 import type { FakeTcpListener } from '../listener.ts'
 import type { Binding } from '../native/binding.ts'
 import type { ListenAddress } from '../transport.ts'
-import { UdpSocket } from '../udp/socket.ts'
 import { Arrivals } from './arrivals.ts'
 import { openCodec } from './codec.ts'
 import { Conversations } from './conversations.ts'
@@ -18,6 +17,7 @@ import type { Shared } from './shared.ts'
 import { RisingSum, type TunnelFlowStats } from './stats.ts'
 import type { TunnelEnd } from './tunnel.ts'
 import { TunnelFlow } from './tunnel-flow.ts'
+import { openUdp } from './udp-open.ts'
 
 /** Bytes that may wait for the kernel in one flow; what comes beyond is dropped. */
 const SEND_QUEUE_BYTES = 4 << 20
@@ -65,20 +65,14 @@ export class ServerEnd implements TunnelEnd {
     this.#listener = listener
     this.#address = listener.addresses()[0]
     this.flows = new OpenFlows(shared)
-    const family = familyOf(toAddress) === 6 ? 6 : 4
     const target = {
-      family,
-      address: family === 6 ? '::' : '0.0.0.0',
+      address: familyOf(toAddress) === 6 ? '::' : '0.0.0.0',
       port: 0,
-      ipv6Only: false,
-      sharing: 'none',
-      tos: 0,
-      dontFragment: false,
       receiveBufferBytes: options.receiveBufferBytes ?? RECEIVE_BUFFER_BYTES,
       outboxTrains: OUTBOX_TRAINS,
-    } as const
+    }
     this.#conversations = new Conversations(shared, options, (sink) => {
-      const socket = new UdpSocket(binding, target, sink)
+      const socket = openUdp(binding, target, sink, shared)
       socket.connect(toAddress, options.to.port)
       return socket
     })

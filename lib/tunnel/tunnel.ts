@@ -55,6 +55,7 @@ export class Tunnel extends EventEmitter<TunnelEvents> {
     const close = () => void tunnel?.close()
     if (signal?.aborted) close()
     else signal?.addEventListener('abort', close, { once: true })
+    tunnel.once('close', () => signal?.removeEventListener('abort', close))
     return tunnel
   }
 

@@ -2,7 +2,7 @@
 import { expect, it } from 'vitest'
 import { twoHosts } from '../support/hosts.ts'
 import { descriptors } from '../support/leaks.ts'
-import { echoed, KEY, TunnelPeer, tunnelled, USERS } from './tunnel-ends.ts'
+import { echoed, KEY, SERVER, SERVICE, TunnelPeer, tunnelled, USERS } from './tunnel-ends.ts'
 
 const cases = [
   { name: 'plain, a flow for each peer', key: undefined, flows: 0 },
@@ -134,6 +134,32 @@ it.each([
     count: 1,
   })
   expect((await client.stats()).drops).toMatchObject({ 'message-size': 1 })
+})
+
+it('the flow may be IPv6, and a peer is answered from the address that it asked', async () => {
+  await using hosts = await twoHosts()
+  const { client, users } = await tunnelled(hosts, { listen: `:${USERS}`, to: `[${hosts.b.address6}]:${SERVER}` }, { listen: `:${SERVER}` })
+  const answer = await users.agent.run(async (ctx, port) => {
+    const { createSocket } = await ctx.import<typeof import('node:dgram')>('node:dgram')
+    const socket = createSocket('udp4')
+    // A connected socket hears nobody else.
+    await new Promise<void>((resolve) => socket.connect(port, '127.0.0.2', resolve))
+    const answer = new Promise<string>((resolve) => socket.once('message', (message) => resolve(String(message))))
+    socket.send('from anywhere')
+    return answer
+  }, USERS)
+  expect(answer).toBe('from anywhere')
+  expect((await client.stats()).flows).toMatchObject([{ remoteAddress: hosts.b.address6, state: 'open', link: 'packet' }])
+})
+
+it('a service that is not there is told, and served once it is', async () => {
+  await using hosts = await twoHosts()
+  const tunnel = await tunnelled(hosts, {}, { to: `127.0.0.1:${SERVICE + 1}` })
+  const { id } = await tunnel.users.open()
+  await tunnel.users.send(id, USERS, 'too early')
+  expect(await tunnel.server.next('warning')).toMatchObject({ code: 'udp', message: expect.stringContaining('ECONNREFUSED') })
+  await tunnel.service.echo(SERVICE + 1)
+  await echoed(tunnel, id, 'now')
 })
 
 it('beyond maxPeers datagrams of new peers are dropped and counted, old ones go on', async () => {
