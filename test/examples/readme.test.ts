@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { createNetwork } from '../support/hosts.ts'
+import { headings } from '../support/markdown.ts'
 import { ROOT, Running, TSX } from './commands.ts'
 
 let readme: string
@@ -16,16 +17,6 @@ let project: string
 function blocks(): Map<string, string> {
   const codes = [...readme.matchAll(/^```ts\n(.*?)^```$/gms)].map(([, code]) => code)
   return new Map(codes.map((code, i) => [/^\/\/ (\S+\.ts)\n/.exec(code)?.[1] ?? `block-${i}.ts`, code]))
-}
-
-/** The names by which a page's headings are linked to. */
-function headings(page: string): string[] {
-  return [...page.matchAll(/^#+ (.*)$/gm)].map(([, title]) =>
-    title
-      .toLowerCase()
-      .replace(/[^\w -]/g, '')
-      .replaceAll(' ', '-'),
-  )
 }
 
 beforeAll(async () => {

@@ -4,7 +4,7 @@ import { Kcptun, type Way } from './kcptun.ts'
 
 const BYTES = 50_000_000
 const rounds = Number(process.argv[2] ?? 3)
-const WAYS: readonly Way[] = ['alone', 'to us', 'from us']
+const WAYS: readonly Way[] = ['alone', 'to us', 'from us', 'tunnel']
 const rates = new Map<string, number[]>()
 
 for (let round = 0; round < rounds; round++) {
@@ -16,7 +16,7 @@ for (let round = 0; round < rounds; round++) {
       const key = `${way}, ${direction}`
       rates.set(key, [...(rates.get(key) ?? []), (BYTES * 8) / seconds / 1e6])
     }
-    if (way !== 'alone') console.log(way, JSON.stringify(await tunnel.counted()))
+    if (way === 'to us' || way === 'from us') console.log(way, JSON.stringify(await tunnel.counted()))
     await tunnel[Symbol.asyncDispose]()
   }
 }
