@@ -1,5 +1,6 @@
 // Tunnel: what the application has of either end. Events, statistics, the tick, the close.
 import { EventEmitter } from 'node:events'
+import { abortError } from '../errors.ts'
 import type { ListenAddress } from '../transport.ts'
 import type { OpenFlows } from './open-flows.ts'
 import { type FlowChange, Shared } from './shared.ts'
@@ -51,12 +52,16 @@ export class Tunnel extends EventEmitter<TunnelEvents> {
     const shared = new Shared(new Warnings((warning) => tell((one) => one.emit('warning', warning))), (change) =>
       tell((one) => one.emit('flow', change)),
     )
-    tunnel = new Tunnel(shared, await open(shared))
-    const close = () => void tunnel?.close()
-    if (signal?.aborted) close()
-    else signal?.addEventListener('abort', close, { once: true })
-    tunnel.once('close', () => signal?.removeEventListener('abort', close))
-    return tunnel
+    const opened = new Tunnel(shared, await open(shared))
+    if (signal?.aborted) {
+      await opened.close({ graceMs: 0 })
+      throw abortError(signal)
+    }
+    tunnel = opened
+    const onAbort = () => void opened.close()
+    signal?.addEventListener('abort', onAbort, { once: true })
+    opened.once('close', () => signal?.removeEventListener('abort', onAbort))
+    return opened
   }
 
   private constructor(shared: Shared, end: TunnelEnd) {
