@@ -84,6 +84,7 @@ export class ClientFlow {
 
   /** Once a second. */
   tick(): void {
+    this.#waiting.expire()
     const { secrets, options } = this.#context
     if (!secrets.keyed || this.#renewal !== undefined || this.#closing.signal.aborted || this.open === undefined) return
     if (this.open.messages >= options.renewAfterMessages) this.#renewal = this.#renew()

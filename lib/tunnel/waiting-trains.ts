@@ -19,11 +19,11 @@ interface Waiting {
 }
 
 export class WaitingTrains {
-  readonly #shared: Shared
+  readonly #shared: Pick<Shared, 'drops' | 'waitingBytes'>
   #trains: Waiting[] = []
   #bytes = 0
 
-  constructor(shared: Shared) {
+  constructor(shared: Pick<Shared, 'drops' | 'waitingBytes'>) {
     this.#shared = shared
   }
 
@@ -41,10 +41,15 @@ export class WaitingTrains {
     while (this.#trains.length > 0 && this.#shared.waitingBytes > MAX_BYTES_IN_ALL) this.#drop()
   }
 
-  /** Sends what is not too old. */
-  flush(flow: TunnelFlow): void {
+  /** Drops what is too old. */
+  expire(): void {
     const oldest = performance.now() - MAX_AGE_MS
     while (this.#trains.length > 0 && this.#trains[0].sinceMs < oldest) this.#drop()
+  }
+
+  /** Sends what is not too old. */
+  flush(flow: TunnelFlow): void {
+    this.expire()
     const trains = this.#trains
     this.#trains = []
     this.#count(-this.#bytes)

@@ -5,9 +5,7 @@ import { BackOff } from '../../lib/tunnel/back-off.ts'
 import { BUFFER_BYTES, BufferPool } from '../../lib/tunnel/buffers.ts'
 import { decodeSessions, encodeSessions } from '../../lib/tunnel/messages.ts'
 import { SaltMemory } from '../../lib/tunnel/salts.ts'
-import { Shared } from '../../lib/tunnel/shared.ts'
 import { RisingSum } from '../../lib/tunnel/stats.ts'
-import { WaitingTrains } from '../../lib/tunnel/waiting-trains.ts'
 import { type TunnelWarning, Warnings } from '../../lib/tunnel/warnings.ts'
 
 it('remembers the newest salts, at least as many as a generation has', () => {
@@ -65,18 +63,6 @@ it('lists of sessions are what they were, and odd ones are none', () => {
   expect(decodeSessions(encodeSessions([1, 65_535, 300]))).toEqual([1, 65_535, 300])
   expect(decodeSessions(Buffer.alloc(0))).toEqual([])
   expect(decodeSessions(Buffer.alloc(3))).toBeUndefined()
-})
-
-it('what waits for flows that are not open is bounded for each, and for all together', () => {
-  const shared = new Shared(new Warnings(() => {}), () => {})
-  const bytes = Buffer.alloc(64 << 10)
-  const all = Array.from({ length: 100 }, () => new WaitingTrains(shared))
-  for (let i = 0; i < 6; i++) all[0].push(1, bytes, 0, bytes.length, 1024)
-  expect([shared.waitingBytes, shared.drops['no-flow']]).toEqual([256 << 10, 2 * 64])
-  for (const one of all) for (let i = 0; i < 4; i++) one.push(1, bytes, 0, bytes.length, 1024)
-  expect(shared.waitingBytes).toBe(16 << 20)
-  for (const one of all) one.clear()
-  expect(shared).toMatchObject({ waitingBytes: 0, drops: { 'no-flow': 406 * 64 } })
 })
 
 it('a datagram that waits does not hold the memory of a train', () => {
