@@ -66,9 +66,12 @@ export class Arrivals {
   }
 
   async close(): Promise<void> {
-    const closing = [...this.#arrivals]
-    this.#arrivals.clear()
-    await Promise.all(closing.map((conn) => conn.close()))
+    await Promise.all([...this.#arrivals].map((conn) => conn.close()))
+  }
+
+  /** At once. */
+  destroy(): void {
+    for (const conn of this.#arrivals) conn.destroy()
   }
 
   #accept(conn: FakeTcpConn, message: Buffer): Accepted | undefined {

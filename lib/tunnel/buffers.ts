@@ -2,7 +2,9 @@
 
 /** A UDP train of 64 KiB and the overhead of its messages; one with more messages than this allows for is packed in parts. */
 export const BUFFER_BYTES = 96 << 10
-/** Bytes kept for reuse. */
+/** One datagram: a thousand of them that wait must not hold a thousand buffers for trains. */
+const SMALL_BYTES = 2 << 10
+/** Buffers of each size that are kept for reuse. */
 const KEPT = 64
 
 export interface PooledBuffer {
@@ -12,19 +14,23 @@ export interface PooledBuffer {
 }
 
 export class BufferPool {
-  readonly #free: PooledBuffer[] = []
+  readonly #small: PooledBuffer[] = []
+  readonly #large: PooledBuffer[] = []
 
-  take(): PooledBuffer {
-    return this.#free.pop() ?? this.#make()
+  /** @param size at most BUFFER_BYTES */
+  take(size: number): PooledBuffer {
+    return size <= SMALL_BYTES
+      ? (this.#small.pop() ?? make(SMALL_BYTES, this.#small))
+      : (this.#large.pop() ?? make(BUFFER_BYTES, this.#large))
   }
+}
 
-  #make(): PooledBuffer {
-    const buffer: PooledBuffer = {
-      bytes: Buffer.allocUnsafeSlow(BUFFER_BYTES),
-      release: () => {
-        if (this.#free.length < KEPT) this.#free.push(buffer)
-      },
-    }
-    return buffer
+function make(size: number, free: PooledBuffer[]): PooledBuffer {
+  const buffer: PooledBuffer = {
+    bytes: Buffer.allocUnsafeSlow(size),
+    release: () => {
+      if (free.length < KEPT) free.push(buffer)
+    },
   }
+  return buffer
 }

@@ -1,9 +1,9 @@
 // A client's way to the server: dials, makes the tunnel's handshake, and when the flow has ended does it again, from another port, for as long as it is
-// wanted. Datagrams that come while there is no flow wait for a short time.
+// wanted. Datagrams that come while there is no flow wait for a short time. A flow whose keys have been used a lot is replaced while it is open.
 import { formatHostPort } from '../address.ts'
 import { FakeTcpConn } from '../conn.ts'
 import { dial } from '../dial.ts'
-import { FakeTcpError } from '../errors.ts'
+import { abortError, FakeTcpError } from '../errors.ts'
 import { BackOff } from './back-off.ts'
 import { openCodec } from './codec.ts'
 import { type Agreed, Initiator } from './handshake.ts'
@@ -42,7 +42,11 @@ export class ClientFlow {
   readonly #backOff = new BackOff()
   readonly #waiting: WaitingTrains
   readonly #closing = new AbortController()
-  #flow: TunnelFlow | undefined
+  #current: { readonly flow: TunnelFlow; readonly ended: Promise<void> } | undefined
+  /** Why the last one ended. */
+  #reason = ''
+  /** While one is being replaced. */
+  #renewal: Promise<void> | undefined
   #startedMs = 0
   /** Set while it waits for the next attempt. */
   #hurry: (() => void) | undefined
@@ -50,7 +54,7 @@ export class ClientFlow {
   constructor(context: ClientContext) {
     this.#context = context
     this.id = context.shared.nextId()
-    this.#waiting = new WaitingTrains(context.shared.drops)
+    this.#waiting = new WaitingTrains(context.shared)
     this.#run().catch((error: unknown) => {
       // A programming error: nothing else gets this far.
       process.nextTick(() => {
@@ -61,12 +65,12 @@ export class ClientFlow {
 
   /** While it is open. */
   get open(): TunnelFlow | undefined {
-    return this.#flow
+    return this.#current?.flow
   }
 
   send(session: number, memory: Uint8Array, offset: number, length: number, segment: number): void {
-    if (this.#flow !== undefined) {
-      this.#flow.send(session, memory, offset, length, segment)
+    if (this.#current !== undefined) {
+      this.#current.flow.send(session, memory, offset, length, segment)
       return
     }
     this.#waiting.push(session, memory, offset, length, segment)
@@ -75,7 +79,26 @@ export class ClientFlow {
 
   /** A conversation is over. */
   forget(session: number): void {
-    if (this.sessions.delete(session)) this.#flow?.sendClose([session])
+    if (this.sessions.delete(session)) this.open?.sendClose([session])
+  }
+
+  /** Once a second. */
+  tick(): void {
+    this.#waiting.expire()
+    const { secrets, options } = this.#context
+    if (!secrets.keyed || this.#renewal !== undefined || this.#closing.signal.aborted || this.open === undefined) return
+    if (this.open.messages >= options.renewAfterMessages) this.#renewal = this.#renew()
+  }
+
+  /** Another flow, with keys of its own, takes over once it is open. While there is none the old one goes on. */
+  async #renew(): Promise<void> {
+    try {
+      await this.#connect(performance.now())
+    } catch (error) {
+      this.#complain(error)
+    } finally {
+      this.#renewal = undefined
+    }
   }
 
   /** Ends it in good order; the server forgets its conversations. */
@@ -83,38 +106,44 @@ export class ClientFlow {
     this.#closing.abort()
     this.#hurry?.()
     this.#waiting.clear()
-    const flow = this.#flow
-    if (flow === undefined) return
-    flow.sendClose([...this.sessions])
-    await flow.close()
+    this.open?.sendClose([...this.sessions])
+    await this.open?.close()
   }
 
   async #run(): Promise<void> {
     const { signal } = this.#closing
-    const { shared, options } = this.#context
-    const { warnings } = shared
-    const place = formatHostPort(options.to.host, options.to.port)
+    const { shared } = this.#context
     while (!signal.aborted) {
       this.#startedMs = performance.now()
       try {
-        const ended = await this.#connect()
+        await this.#connect(this.#startedMs)
         const openedMs = performance.now()
-        const reason = await ended
+        while (this.#current !== undefined) {
+          await this.#current.ended
+          await this.#renewal
+        }
         if (signal.aborted) return
         // One that ends at once each time is no better than none.
         if (performance.now() - openedMs > LASTING_MS) this.#backOff.reset()
         this.#startedMs = performance.now()
-        warnings.warn('reconnect', () => `A flow has ended (${reason}); dialling again`)
+        shared.warnings.warn('reconnect', () => `A flow has ended (${this.#reason}); dialling again`)
         shared.reconnects++
         this.id = shared.nextId()
       } catch (error) {
-        if (signal.aborted) return
-        if (isUnanswered(error))
-          warnings.warn('no-answer', () => `${place} takes connections, but does not answer the tunnel: wrong key, or no tunnel server`)
-        else warnings.warn('unreachable', () => `${place} cannot be reached: ${error instanceof Error ? error.message : String(error)}`)
+        this.#complain(error)
       }
-      await this.#pause()
+      if (!signal.aborted) await this.#pause()
     }
+  }
+
+  #complain(error: unknown): void {
+    if (this.#closing.signal.aborted) return
+    const { shared, options } = this.#context
+    const place = formatHostPort(options.to.host, options.to.port)
+    const unanswered = () => `${place} takes connections, but does not answer the tunnel: wrong key, or no tunnel server`
+    const unreachable = () => `${place} cannot be reached: ${error instanceof Error ? error.message : String(error)}`
+    if (isUnanswered(error)) shared.warnings.warn('no-answer', unanswered)
+    else shared.warnings.warn('unreachable', unreachable)
   }
 
   /** Until the next attempt; attempts that time out do not wait any longer. */
@@ -137,26 +166,35 @@ export class ClientFlow {
     })
   }
 
-  /** @returns once the flow is open: what resolves with the reason when it has ended */
-  async #connect(): Promise<Promise<string>> {
+  /** Resolves once the flow is open, and then it is the current one. */
+  async #connect(startedMs: number): Promise<void> {
     const { options, secrets, clientId } = this.#context
     const { to, carried, connectTimeoutMs } = options
     const { signal } = this.#closing
     const { helloKey } = secrets
     const target = { host: to.host || 'localhost', port: to.port, connectTimeoutMs, writableHighWaterMark: SEND_QUEUE_BYTES, signal }
     const conn = await dial({ ...carried, ...target, ...(helloKey === undefined ? {} : { helloKey }) })
-    const leftMs = Math.max(1, this.#startedMs + connectTimeoutMs - performance.now())
-    return new Promise((resolve, reject) => {
+    if (signal.aborted) {
+      conn.destroy()
+      throw abortError(signal)
+    }
+    const leftMs = Math.max(1, startedMs + connectTimeoutMs - performance.now())
+    await new Promise<void>((resolve, reject) => {
       new Handshake(conn, new Initiator(secrets, clientId, options.wish), leftMs, signal, reject, (agreed, message) => {
-        const { promise, end } = ending()
-        resolve(promise)
-        return this.#opened(conn, agreed, message, end)
+        resolve()
+        return this.#opened(conn, agreed, message)
       })
     })
   }
 
-  #opened(conn: FakeTcpConn, { keys }: Agreed, message: Buffer, end: (reason: string) => void): TunnelFlow {
+  #opened(conn: FakeTcpConn, { keys }: Agreed, message: Buffer): TunnelFlow {
     const { shared, flows, sink } = this.#context
+    const before = this.open
+    if (before !== undefined) this.id = shared.nextId()
+    let end = () => {}
+    const ended = new Promise<void>((resolve) => {
+      end = resolve
+    })
     const codec = openCodec(keys === undefined ? {} : { seal: keys.client, open: keys.server })
     const flow = new TunnelFlow({
       id: this.id,
@@ -166,19 +204,21 @@ export class ClientFlow {
       sink,
       repeat: { message, answer: undefined },
       silenceTicks: SILENCE_TICKS,
-      onEnd: (ended, reason) => {
-        this.#flow = undefined
-        flows.remove(ended, reason)
-        end(reason)
+      onEnd: (_flow, reason) => {
+        if (this.open === flow) this.#current = undefined
+        this.#reason = reason
+        flows.remove(flow, reason)
+        end()
       },
     })
     shared.encrypted = keys?.client.cipher ?? 'none'
-    this.#flow = flow
+    this.#current = { flow, ended }
     flows.add(flow)
     // The server has seen nothing so far that could not have been recorded.
     flow.report(true)
     flow.sendBind([...this.sessions])
     this.#waiting.flush(flow)
+    void before?.close('replaced by a new one')
     return flow
   }
 }
@@ -257,12 +297,4 @@ class Handshake {
     this.#conn.destroy()
     this.#onFail(error)
   }
-}
-
-function ending(): { promise: Promise<string>; end: (reason: string) => void } {
-  let end: (reason: string) => void = () => {}
-  const promise = new Promise<string>((resolve) => {
-    end = resolve
-  })
-  return { promise, end }
 }

@@ -36,6 +36,8 @@ export class ClientEnd implements TunnelEnd, UdpSink, FlowSink {
   readonly #peers = new PeerTable()
   /** Open or not; with `flows: 0` one for each peer. */
   readonly #clientFlows = new Set<ClientFlow>()
+  /** Sessions of nobody that the server was told to forget since the last tick. */
+  readonly #strays = new Set<number>()
   readonly #udpDrops = new RisingSum()
   readonly #captureDrops = new RisingSum()
   #closing = false
@@ -96,10 +98,11 @@ export class ClientEnd implements TunnelEnd, UdpSink, FlowSink {
   }
 
   /** From the server. */
-  onData(_flow: TunnelFlow, session: number, memory: Uint8Array, offset: number, length: number, segment: number): void {
+  onData(flow: TunnelFlow, session: number, memory: Uint8Array, offset: number, length: number, segment: number): void {
     const peer = this.#peers.bySession(session)
     if (peer === undefined) {
       this.#shared.drops.malformed += datagramsIn(length, segment)
+      this.#closeStray(flow, session)
       return
     }
     peer.idle = 0
@@ -114,9 +117,18 @@ export class ClientEnd implements TunnelEnd, UdpSink, FlowSink {
   onClose(): void {}
   onBind(): void {}
 
+  /** The message that said so was lost, and what sends there would keep the conversation for ever. */
+  #closeStray(flow: TunnelFlow, session: number): void {
+    if (this.#strays.has(session)) return
+    this.#strays.add(session)
+    flow.sendClose([session])
+  }
+
   /** Once a second. */
   tick(): void {
+    this.#strays.clear()
     this.flows.tick()
+    for (const one of this.#clientFlows) one.tick()
     for (const peer of this.#peers) if (++peer.idle * 1000 > this.#options.idleTimeoutMs) this.#end(peer)
     this.#socket.sample()
     this.#shared.drops['kernel-udp'] += this.#udpDrops.take(this.#socket.kernelDrops)

@@ -19,10 +19,15 @@ interface Limits {
 /** One client process, whatever flows it has. */
 class Client {
   readonly conversations = new Map<number, Conversation>()
-  /** Open now. */
-  flows = 0
+  /** Open now, the newest last. */
+  readonly flows = new Set<TunnelFlow>()
 
   constructor(readonly id: string) {}
+
+  /** Takes answers of any conversation. Whoever has recorded a handshake can repeat it, so it must have shown more. */
+  get newestFlow(): TunnelFlow | undefined {
+    return [...this.flows].filter(({ proven }) => proven).at(-1)
+  }
 }
 
 class Conversation implements UdpSink {
@@ -30,29 +35,39 @@ class Conversation implements UdpSink {
   readonly socket: UdpSocket
   readonly exit: UdpExit
   readonly drops = new RisingSum()
-  /** Where the answers go. */
+  /** Where the answers go: the client takes them on any of its flows, but this is the one that it has chosen. */
   flow: TunnelFlow | undefined
   /** Seconds since anything came from either side. */
   idle = 0
   /** Has datagrams that have not left yet. */
   filled = false
   readonly #shared: Shared
+  readonly #client: Client
 
-  constructor(shared: Shared, session: number, open: OpenSocket) {
+  constructor(shared: Shared, client: Client, session: number, open: OpenSocket) {
     this.#shared = shared
+    this.#client = client
     this.session = session
     this.socket = open(this)
     this.exit = new UdpExit(shared, this.socket)
   }
 
   onTrains({ descriptors, slab }: UdpSocket, count: number): void {
-    this.idle = 0
+    // Found once: it stays the conversation's, as if the client had chosen it.
+    this.flow ??= this.#client.newestFlow
+    // What nobody can be sent does not keep the conversation of a client that has gone for good.
+    if (this.flow !== undefined) this.idle = 0
     for (let at = 0; at < count * D_WORDS; at += D_WORDS) {
       const length = descriptors[at + D_LENGTH]
       const segment = descriptors[at + D_SEGMENT]
       if (this.flow !== undefined) this.flow.send(this.session, slab, descriptors[at + D_OFFSET], length, segment)
       else this.#shared.drops['no-flow'] += datagramsIn(length, segment)
     }
+  }
+
+  /** The client has sent or named it there. What is late, on a flow that a newer one has replaced, changes nothing. */
+  choose(flow: TunnelFlow): void {
+    if (this.flow === undefined || flow.id > this.flow.id) this.flow = flow
   }
 
   onRoom(): void {
@@ -87,16 +102,18 @@ export class Conversations {
     for (const { conversations } of this.#clients.values()) yield* conversations.values()
   }
 
-  /** A new flow of this client: what becomes of what it brings, and what is to be done when it has ended. */
-  join(id: string): { sink: FlowSink; leave: (flow: TunnelFlow) => void } {
+  /** A new flow of this client: what becomes of what it brings, and what is to be done when it has opened and ended. */
+  join(id: string): { sink: FlowSink; enter: (flow: TunnelFlow) => void; leave: (flow: TunnelFlow) => void } {
     const client = this.#clients.get(id) ?? new Client(id)
-    this.#clients.set(id, client)
-    client.flows++
+    const enter = (flow: TunnelFlow) => {
+      this.#clients.set(id, client)
+      client.flows.add(flow)
+    }
     const sink: FlowSink = {
       onData: (flow, session, memory, offset, length, segment) => {
         const conversation = client.conversations.get(session) ?? this.#begin(client, session, length, segment)
         if (conversation === undefined) return
-        conversation.flow = flow
+        conversation.choose(flow)
         conversation.idle = 0
         conversation.exit.add(memory, offset, length, segment)
         if (conversation.filled) return
@@ -108,18 +125,15 @@ export class Conversations {
         for (const session of sessions) this.#end(client, client.conversations.get(session))
       },
       onBind: (flow, sessions) => {
-        for (const session of sessions) {
-          const conversation = client.conversations.get(session)
-          if (conversation !== undefined) conversation.flow = flow
-        }
+        for (const session of sessions) client.conversations.get(session)?.choose(flow)
       },
     }
     const leave = (flow: TunnelFlow) => {
-      client.flows--
+      client.flows.delete(flow)
       for (const conversation of client.conversations.values()) if (conversation.flow === flow) conversation.flow = undefined
       this.#forgetIfEmpty(client)
     }
-    return { sink, leave }
+    return { sink, enter, leave }
   }
 
   /** Once a second. */
@@ -151,7 +165,7 @@ export class Conversations {
     }
     let conversation: Conversation
     try {
-      conversation = new Conversation(this.#shared, session, this.#open)
+      conversation = new Conversation(this.#shared, client, session, this.#open)
     } catch (error) {
       drops['udp-refused'] += datagramsIn(length, segment)
       warnings.warn('udp', () => `No UDP socket for another conversation: ${error instanceof Error ? error.message : String(error)}`)
@@ -168,12 +182,14 @@ export class Conversations {
     client.conversations.delete(conversation.session)
     this.#count--
     this.#sample(conversation)
+    // It may have come in one train with what ends it.
+    conversation.exit.flush()
     conversation.socket.close()
     this.#forgetIfEmpty(client)
   }
 
   #forgetIfEmpty(client: Client): void {
-    if (client.flows === 0 && client.conversations.size === 0) this.#clients.delete(client.id)
+    if (client.flows.size === 0 && client.conversations.size === 0) this.#clients.delete(client.id)
   }
 
   #sample({ socket, drops }: Conversation): void {

@@ -105,10 +105,12 @@ export interface Accepted extends Agreed {
  *
  * @returns undefined when the message is no INIT under this key, or its ciphers are none that this end allows
  */
-export function respond(secrets: Secrets, message: Uint8Array, wish: CipherWish, own: Chance = chance()): Accepted | undefined {
+export function respond(secrets: Secrets, message: Uint8Array, wish: CipherWish, given?: Chance): Accepted | undefined {
   const clientSalt = message.subarray(0, SALT_BYTES)
   const init = open(() => initKey(secrets, clientSalt), message, INIT_BYTES)
   if (init === undefined) return undefined
+  // Only now: a key pair costs more than all the rest.
+  const own = given ?? chance()
   const clientId = Buffer.from(init.subarray(INIT_CLIENT, INIT_PUBLIC_KEY))
   const body = Buffer.alloc(ACCEPT_BYTES + own.padding)
   body[0] = VERSION

@@ -2,8 +2,9 @@
 import { abortError } from '../errors.ts'
 import { requireBinding } from '../native/require.ts'
 import { ClientEnd } from './client.ts'
+import { usable } from './codec.ts'
 import { deriveSecrets } from './keys.ts'
-import { parseTunnel, parseTunnelClient, type TunnelClientOptions, type TunnelOptions } from './options.ts'
+import { type ParsedTunnel, parseTunnel, parseTunnelClient, type TunnelClientOptions, type TunnelOptions } from './options.ts'
 import { ServerEnd } from './server.ts'
 import { Tunnel } from './tunnel.ts'
 
@@ -18,10 +19,11 @@ export type { TunnelWarning, WarningCode } from './warnings.ts'
 /**
  * Opens the server's end: flows are accepted at `listen`, and the datagrams of each of their conversations go to `to`, from a port of its own.
  *
- * @throws (rejects) as `listen` does; `ERR_FAKETCP_INVALID_OPTION`, `ERR_FAKETCP_INVALID_ADDRESS`, name resolution's own errors for `to`, AbortError
+ * @throws (rejects) as `listen` does; `ERR_FAKETCP_INVALID_OPTION`, `ERR_FAKETCP_INVALID_ADDRESS`, `ERR_FAKETCP_UNSUPPORTED`, name resolution's own
+ * errors for `to`, AbortError
  */
 export async function tunnelServer(options: TunnelOptions): Promise<Tunnel> {
-  const parsed = parseTunnel(options)
+  const parsed = withUsableCiphers(parseTunnel(options))
   const binding = requireBinding()
   const secrets = await deriveSecrets(parsed.key)
   if (parsed.signal?.aborted) throw abortError(parsed.signal)
@@ -36,9 +38,13 @@ export async function tunnelServer(options: TunnelOptions): Promise<Tunnel> {
  * `ERR_FAKETCP_UNSUPPORTED`, AbortError
  */
 export async function tunnelClient(options: TunnelClientOptions): Promise<Tunnel> {
-  const parsed = parseTunnelClient(options)
+  const parsed = withUsableCiphers(parseTunnelClient(options))
   const binding = requireBinding()
   const secrets = await deriveSecrets(parsed.key)
   if (parsed.signal?.aborted) throw abortError(parsed.signal)
   return Tunnel.open(parsed.signal, secrets.keyed, (shared) => ClientEnd.open(binding, parsed, secrets, shared))
+}
+
+function withUsableCiphers<T extends ParsedTunnel>(parsed: T): T {
+  return parsed.key === undefined ? parsed : { ...parsed, wish: usable(parsed.wish) }
 }

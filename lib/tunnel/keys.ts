@@ -7,9 +7,9 @@ export type Cipher = TunnelKeys['cipher']
 export const SALT_BYTES = 32
 export const PUBLIC_KEY_BYTES = 32
 /** Of the key, iv and mask of one direction. */
-const KEY_BYTES = 32
-const IV_BYTES = 12
-const MASK_BYTES = 32
+export const KEY_BYTES = 32
+export const IV_BYTES = 12
+export const MASK_BYTES = 32
 
 /** Without a key the handshake is sealed all the same, under this: it recognises, it does not protect. */
 const PUBLIC_SECRET = Buffer.from('faketcp tunnel without a key')

@@ -53,8 +53,12 @@ export interface ParsedTunnel {
 export interface ParsedTunnelClient extends ParsedTunnel {
   readonly flows: number
   readonly connectTimeoutMs: number
+  /** A flow is replaced after so many messages in either direction. */
+  readonly renewAfterMessages: number
 }
 
+/** The confidentiality limit of AES-GCM for packets of up to 2 048 bytes (RFC 9001, B.1.1). ChaCha20 has none, but a new flow costs little. */
+const RENEW_AFTER_MESSAGES = 2 ** 28
 const MIN_KEY_BYTES = 16
 /** Session ids have 16 bits, and 0 is none. */
 const MAX_PEERS = 65_535
@@ -94,6 +98,7 @@ export function parseTunnelClient(options: TunnelClientOptions): ParsedTunnelCli
     ...parsed,
     flows: integer('flows', flows, 0, MAX_FLOWS),
     connectTimeoutMs: integer('connectTimeoutMs', connectTimeoutMs, 1, Number.MAX_SAFE_INTEGER),
+    renewAfterMessages: RENEW_AFTER_MESSAGES,
   }
 }
 

@@ -23,7 +23,7 @@ export class SaltMemory {
   }
 }
 
-/** Half of a salt is random enough. */
+/** Half of a salt is random enough. A message that is no handshake may be shorter. */
 function keyOf(salt: Uint8Array): string {
-  return Buffer.from(salt.buffer, salt.byteOffset, 16).toString('latin1')
+  return Buffer.from(salt.buffer, salt.byteOffset, Math.min(16, salt.length)).toString('latin1')
 }

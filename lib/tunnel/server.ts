@@ -73,7 +73,12 @@ export class ServerEnd implements TunnelEnd {
     }
     this.#conversations = new Conversations(shared, options, (sink) => {
       const socket = openUdp(binding, target, sink, shared)
-      socket.connect(toAddress, options.to.port)
+      try {
+        socket.connect(toAddress, options.to.port)
+      } catch (error) {
+        socket.close()
+        throw error
+      }
       return socket
     })
     this.#arrivals = new Arrivals(shared, secrets, options.wish, (conn, accepted, init) => this.#accept(conn, accepted, init))
@@ -116,12 +121,13 @@ export class ServerEnd implements TunnelEnd {
   destroy(): void {
     void this.#listener.close()
     this.flows.destroy('the tunnel was closed')
+    this.#arrivals.destroy()
     this.#conversations.close()
   }
 
   #accept(conn: FakeTcpConn, { clientId, keys, message }: Accepted, init: Buffer): TunnelFlow {
     const codec = openCodec(keys === undefined ? {} : { seal: keys.server, open: keys.client })
-    const { sink, leave } = this.#conversations.join(clientId.toString('hex'))
+    const { sink, enter, leave } = this.#conversations.join(clientId.toString('hex'))
     const flow = new TunnelFlow({
       id: this.#shared.nextId(),
       shared: this.#shared,
@@ -136,6 +142,7 @@ export class ServerEnd implements TunnelEnd {
       },
     })
     this.#shared.encrypted = keys?.server.cipher ?? 'none'
+    enter(flow)
     this.flows.add(flow)
     return flow
   }

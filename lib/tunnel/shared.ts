@@ -27,6 +27,8 @@ export class Shared {
   peersTotal = 0
   flowsTotal = 0
   reconnects = 0
+  /** Held for flows that are not open. */
+  waitingBytes = 0
   #lastId = 0
 
   constructor(warnings: Warnings, tellFlow: (change: FlowChange) => void) {

@@ -86,6 +86,8 @@ export class TunnelFlow {
   #silent = 0
   /** Nothing is sent any more. */
   #closing = false
+  /** Why we close, if we do. */
+  #reason: string | undefined
   /** Nothing is taken any more. */
   #ended = false
 
@@ -102,8 +104,8 @@ export class TunnelFlow {
     this.#onEnd = onEnd
     conn
       .on('error', (error) => this.end(error.message))
-      .on('end', () => this.end('the other end has closed it'))
-      .on('close', () => this.end('closed'))
+      .on('end', () => this.end(this.#reason ?? 'the other end has closed it'))
+      .on('close', () => this.end(this.#reason ?? 'closed'))
     conn.on('drop', ({ reason, count = 1 }) => {
       shared.drops[reason === 'message-size' ? 'message-size' : 'send-refused'] += count
     })
@@ -111,6 +113,16 @@ export class TunnelFlow {
 
   get state(): 'open' | 'closing' {
     return this.#closing ? 'closing' : 'open'
+  }
+
+  /** A message has come: it is no recorded handshake. */
+  get proven(): boolean {
+    return this.#received > 0
+  }
+
+  /** Of the busier direction, as far as is known: how often one of its keys was used. */
+  get messages(): number {
+    return Math.max(this.#sent, this.#received, this.#reports.incoming.newest.expected)
   }
 
   get rttMs(): number | undefined {
@@ -135,10 +147,6 @@ export class TunnelFlow {
    * The bytes are copied.
    */
   send(session: number, memory: Uint8Array, offset: number, length: number, segment: number): void {
-    if (this.#closing) {
-      this.#shared.drops['no-flow'] += datagramsIn(length, segment)
-      return
-    }
     const longest = Math.min(length, segment)
     if (longest > this.maxDatagramSize) {
       this.#tooLong(longest, datagramsIn(length, segment))
@@ -155,8 +163,9 @@ export class TunnelFlow {
 
   #sendPart(session: number, memory: Uint8Array, offset: number, length: number, segment: number): void {
     const messages = datagramsIn(length, segment)
-    if (this.conn.writableNeedDrain) {
-      this.#shared.drops['queue-full'] += messages
+    // A part before this one may have ended the flow.
+    if (this.#closing || this.conn.writableNeedDrain) {
+      this.#shared.drops[this.#closing ? 'no-flow' : 'queue-full'] += messages
       return
     }
     if (!this.#pack(DATA, session, memory, offset, length, segment, messages)) return
@@ -165,7 +174,7 @@ export class TunnelFlow {
   }
 
   #pack(type: number, session: number, memory: Uint8Array, offset: number, length: number, segment: number, messages: number): boolean {
-    const { bytes, release } = this.#shared.pool.take()
+    const { bytes, release } = this.#shared.pool.take(length + messages * this.#codec.overhead)
     const written = this.#codec.pack(type, session, memory, offset, length, segment, bytes, 0)
     if (written === 0) {
       release()
@@ -227,7 +236,7 @@ export class TunnelFlow {
   #isRepeat(memory: Uint8Array, offset: number, length: number): boolean {
     const { message, answer } = this.#repeat
     if (message.compare(memory, offset, offset + length) !== 0) return false
-    if (answer !== undefined) this.conn.write(answer)
+    if (answer !== undefined && !this.#closing) this.conn.write(answer)
     return true
   }
 
@@ -326,9 +335,10 @@ export class TunnelFlow {
   }
 
   /** Sends what is queued, then a FIN. What arrives until the flow is gone is still taken. Resolves when it is. */
-  async close(): Promise<void> {
+  async close(reason = 'closed'): Promise<void> {
     this.#closing = true
+    this.#reason ??= reason
     await this.conn.close()
-    this.end('closed')
+    this.end(reason)
   }
 }

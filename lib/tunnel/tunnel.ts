@@ -1,5 +1,6 @@
 // Tunnel: what the application has of either end. Events, statistics, the tick, the close.
 import { EventEmitter } from 'node:events'
+import { abortError } from '../errors.ts'
 import type { ListenAddress } from '../transport.ts'
 import type { OpenFlows } from './open-flows.ts'
 import { type FlowChange, Shared } from './shared.ts'
@@ -52,12 +53,16 @@ export class Tunnel extends EventEmitter<TunnelEvents> {
       tell((one) => one.emit('flow', change)),
     )
     if (!keyed) shared.encrypted = 'none'
-    tunnel = new Tunnel(shared, await open(shared))
-    const close = () => void tunnel?.close()
-    if (signal?.aborted) close()
-    else signal?.addEventListener('abort', close, { once: true })
-    tunnel.once('close', () => signal?.removeEventListener('abort', close))
-    return tunnel
+    const opened = new Tunnel(shared, await open(shared))
+    if (signal?.aborted) {
+      await opened.close({ graceMs: 0 })
+      throw abortError(signal)
+    }
+    tunnel = opened
+    const onAbort = () => void opened.close()
+    signal?.addEventListener('abort', onAbort, { once: true })
+    opened.once('close', () => signal?.removeEventListener('abort', onAbort))
+    return opened
   }
 
   private constructor(shared: Shared, end: TunnelEnd) {

@@ -1,9 +1,11 @@
 // Datagrams that wait for a flow to open: few, and not for long.
 import { datagramsIn } from './messages.ts'
-import type { TunnelDrops } from './stats.ts'
+import type { Shared } from './shared.ts'
 import type { TunnelFlow } from './tunnel-flow.ts'
 
 const MAX_BYTES = 256 << 10
+/** Of all flows of a tunnel together: while the server cannot be reached, thousands of peers may go on sending. */
+const MAX_BYTES_IN_ALL = 16 << 20
 const MAX_TRAINS = 64
 /** What has waited longer is of no use to anybody: its sender has sent it again. */
 const MAX_AGE_MS = 3000
@@ -17,34 +19,40 @@ interface Waiting {
 }
 
 export class WaitingTrains {
-  readonly #drops: TunnelDrops
+  readonly #shared: Pick<Shared, 'drops' | 'waitingBytes'>
   #trains: Waiting[] = []
   #bytes = 0
 
-  constructor(drops: TunnelDrops) {
-    this.#drops = drops
+  constructor(shared: Pick<Shared, 'drops' | 'waitingBytes'>) {
+    this.#shared = shared
   }
 
   get empty(): boolean {
     return this.#trains.length === 0
   }
 
-  /** Copies. What came first goes first when it is too much. */
+  /** Copies. What came first is dropped first when it is too much. */
   push(session: number, memory: Uint8Array, offset: number, length: number, segment: number): void {
     const messages = datagramsIn(length, segment)
     const bytes = Buffer.from(memory.subarray(offset, offset + length))
     this.#trains.push({ sinceMs: performance.now(), session, bytes, segment, messages })
-    this.#bytes += length
+    this.#count(length)
     while (this.#trains.length > MAX_TRAINS || this.#bytes > MAX_BYTES) this.#drop()
+    while (this.#trains.length > 0 && this.#shared.waitingBytes > MAX_BYTES_IN_ALL) this.#drop()
+  }
+
+  /** Drops what is too old. */
+  expire(): void {
+    const oldest = performance.now() - MAX_AGE_MS
+    while (this.#trains.length > 0 && this.#trains[0].sinceMs < oldest) this.#drop()
   }
 
   /** Sends what is not too old. */
   flush(flow: TunnelFlow): void {
-    const oldest = performance.now() - MAX_AGE_MS
-    while (this.#trains.length > 0 && this.#trains[0].sinceMs < oldest) this.#drop()
+    this.expire()
     const trains = this.#trains
     this.#trains = []
-    this.#bytes = 0
+    this.#count(-this.#bytes)
     for (const { session, bytes, segment } of trains) flow.send(session, bytes, 0, bytes.length, segment)
   }
 
@@ -55,7 +63,12 @@ export class WaitingTrains {
   #drop(): void {
     const first = this.#trains.shift()
     if (first === undefined) return
-    this.#bytes -= first.bytes.length
-    this.#drops['no-flow'] += first.messages
+    this.#count(-first.bytes.length)
+    this.#shared.drops['no-flow'] += first.messages
+  }
+
+  #count(bytes: number): void {
+    this.#bytes += bytes
+    this.#shared.waitingBytes += bytes
   }
 }

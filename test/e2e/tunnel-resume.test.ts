@@ -115,3 +115,20 @@ it('the server answers on the new flow before the peer has sent anything more', 
   }
   await expect.poll(unasked, { timeout: RESUME_MS }).toMatchObject({ socket: id, text: 'unasked' })
 })
+
+it('the conversation of a client that was killed is forgotten, however much the service goes on sending', async () => {
+  await using hosts = await twoHosts()
+  const limits = { idleTimeoutMs: 2000, keepAliveMs: 1000 }
+  const tunnel = await tunnelled(hosts, {}, { ...limits, to: `127.0.0.1:${SERVICE + 1}` })
+  const service = await tunnel.service.open(SERVICE + 1)
+  const { id } = await tunnel.users.open()
+  await tunnel.users.send(id, USERS, 'hello')
+  const { port } = await tunnel.service.next()
+  await tunnel.client.agent.kill()
+  const peers = async () => {
+    await tunnel.service.send(service.id, port, 'anybody?')
+    return (await tunnel.server.stats()).peers
+  }
+  await expect.poll(peers, { timeout: 20_000, interval: 200 }).toBe(0)
+  expect((await tunnel.server.stats()).drops['no-flow']).toBeGreaterThan(0)
+}, 60_000)

@@ -2,7 +2,8 @@
 import { randomBytes, setFips } from 'node:crypto'
 import { expect, it, onTestFinished } from 'vitest'
 import type { TunnelKeys } from '../../lib/native/binding.ts'
-import { openCodec } from '../../lib/tunnel/codec.ts'
+import { openCodec, usable } from '../../lib/tunnel/codec.ts'
+import { tunnelServer } from '../../lib/tunnel/index.ts'
 
 const keysOf = (cipher: TunnelKeys['cipher']): TunnelKeys => ({ cipher, key: randomBytes(32), iv: randomBytes(12), mask: randomBytes(32) })
 
@@ -15,6 +16,17 @@ it.each(['aes-256-gcm', 'chacha20-poly1305'] as const)('a cipher that OpenSSL re
   expect(() => openCodec(options)).toThrow(
     expect.objectContaining({ name: 'FakeTcpError', code: 'ERR_FAKETCP_UNSUPPORTED', message: expect.stringContaining(cipher) }),
   )
+})
+
+it('ciphers that cannot be had are not agreed on, and without any the tunnel does not open', async () => {
+  const wish = { allowed: ['aes-256-gcm', 'chacha20-poly1305'], preferred: 'chacha20-poly1305' } as const
+  expect(usable(wish)).toEqual(wish)
+  setFips(true)
+  onTestFinished(() => setFips(false))
+  expect(() => usable(wish)).toThrow(expect.objectContaining({ code: 'ERR_FAKETCP_UNSUPPORTED' }))
+  await expect(tunnelServer({ listen: '127.0.0.1:0', to: '127.0.0.1:9', key: randomBytes(16) })).rejects.toMatchObject({
+    code: 'ERR_FAKETCP_UNSUPPORTED',
+  })
 })
 
 it('keys of the wrong size are the caller’s mistake', () => {

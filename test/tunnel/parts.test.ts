@@ -2,6 +2,7 @@
 import { randomBytes } from 'node:crypto'
 import { expect, it } from 'vitest'
 import { BackOff } from '../../lib/tunnel/back-off.ts'
+import { BUFFER_BYTES, BufferPool } from '../../lib/tunnel/buffers.ts'
 import { decodeSessions, encodeSessions } from '../../lib/tunnel/messages.ts'
 import { SaltMemory } from '../../lib/tunnel/salts.ts'
 import { RisingSum } from '../../lib/tunnel/stats.ts'
@@ -16,6 +17,12 @@ it('remembers the newest salts, at least as many as a generation has', () => {
   }
   expect(salts.slice(-8).every((salt) => memory.has(salt))).toBe(true)
   expect(salts.slice(0, 8).some((salt) => memory.has(salt))).toBe(false)
+})
+
+it('knows no salt in a message that is shorter than one', () => {
+  const memory = new SaltMemory()
+  const message = new Uint8Array(20)
+  for (const length of [0, 1, 8]) expect(memory.has(message.subarray(20 - length))).toBe(false)
 })
 
 it('waits twice as long after each failure, up to 10 s, by chance up to half of it less', () => {
@@ -56,4 +63,13 @@ it('lists of sessions are what they were, and odd ones are none', () => {
   expect(decodeSessions(encodeSessions([1, 65_535, 300]))).toEqual([1, 65_535, 300])
   expect(decodeSessions(Buffer.alloc(0))).toEqual([])
   expect(decodeSessions(Buffer.alloc(3))).toBeUndefined()
+})
+
+it('a datagram that waits does not hold the memory of a train', () => {
+  const pool = new BufferPool()
+  const [one, train] = [pool.take(1500), pool.take(BUFFER_BYTES)]
+  expect([one.bytes.length, train.bytes.length]).toEqual([2048, BUFFER_BYTES])
+  one.release()
+  train.release()
+  expect([pool.take(64), pool.take(2049)]).toEqual([one, train])
 })

@@ -54,7 +54,7 @@ function taken(): { flow: TunnelFlow; sent: string[] } {
 }
 
 it('keeps copies of what waits, in order', () => {
-  const waiting = new WaitingTrains(noDrops())
+  const waiting = new WaitingTrains({ drops: noDrops(), waitingBytes: 0 })
   const memory = Buffer.from('..aabb..')
   waiting.push(7, memory, 2, 4, 2)
   memory.fill(0)
@@ -67,7 +67,7 @@ it('keeps copies of what waits, in order', () => {
 
 it('drops what came first when too much waits, and counts its datagrams', () => {
   const drops = noDrops()
-  const waiting = new WaitingTrains(drops)
+  const waiting = new WaitingTrains({ drops, waitingBytes: 0 })
   const memory = Buffer.alloc(64 << 10)
   for (let i = 0; i < 6; i++) waiting.push(i, memory, 0, memory.length, 1024)
   expect(drops['no-flow']).toBe(2 * 64)
@@ -76,4 +76,16 @@ it('drops what came first when too much waits, and counts its datagrams', () => 
   waiting.flush(flow)
   expect(sent).toHaveLength(64)
   expect(drops['no-flow']).toBe(6 * 64 + 36)
+})
+
+it('bounds what waits for all flows together, and forgets what has gone', () => {
+  const shared = { drops: noDrops(), waitingBytes: 0 }
+  const memory = Buffer.alloc(64 << 10)
+  const all = Array.from({ length: 100 }, () => new WaitingTrains(shared))
+  for (const one of all) for (let i = 0; i < 4; i++) one.push(1, memory, 0, memory.length, 1024)
+  expect(shared.waitingBytes).toBe(16 << 20)
+  all[0].flush(taken().flow)
+  expect(shared.waitingBytes).toBe((16 << 20) - (256 << 10))
+  for (const one of all) one.clear()
+  expect(shared).toMatchObject({ waitingBytes: 0, drops: { 'no-flow': 396 * 64 } })
 })
