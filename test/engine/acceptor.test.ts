@@ -5,6 +5,7 @@ import { FlowTable } from '../../lib/flow/table.ts'
 import type { Binding, CarrierListenerOptions, NativeCarrier } from '../../lib/native/binding.ts'
 import type { AcceptorSink } from '../../lib/transport.ts'
 import { shardOf } from '../../lib/wire/shards.ts'
+import { FLOW_OPTIONS } from './world.ts'
 
 const [ENOTCONN, ECONNREFUSED] = [-107, -111]
 const COUNT = 4
@@ -56,7 +57,7 @@ function acceptor() {
       address: '10.0.0.1',
       port: 9191,
       ipv6Only: false,
-      flow: { idleTimeoutMs: 0, keepAliveMs: 0, strict: true, dscp: 0, framing: 'none', reorderWindowMs: 0, helloKey: undefined },
+      flow: FLOW_OPTIONS,
       capture: 'packet',
       link: 'raw',
       guard: undefined,

@@ -2,18 +2,7 @@
 import { expect, it } from 'vitest'
 import type { FlowOptions } from '../../lib/engine/flow-options.ts'
 import { D_FLAGS, FIN } from '../../lib/native/layout.ts'
-import { World, type WorldSettings } from './world.ts'
-
-const OPTIONS: FlowOptions = {
-  idleTimeoutMs: 0,
-  keepAliveMs: 0,
-  strict: true,
-  dscp: 0,
-  framing: 'none',
-  reorderWindowMs: 0,
-  helloKey: undefined,
-}
-const SETTINGS: WorldSettings = { delayMs: 10, trackingMs: 3600_000, scale: 7, isn: [1000, 2000], clocks: [1, 2], options: OPTIONS }
+import { DEFAULTS, FLOW_OPTIONS, World } from './world.ts'
 
 /** The wire loses what this says. */
 function lose(world: World, lost: (from: 0 | 1, d: Int32Array, payload: Uint8Array) => boolean): void {
@@ -24,7 +13,7 @@ function lose(world: World, lost: (from: 0 | 1, d: Int32Array, payload: Uint8Arr
 }
 
 it('a FIN that is lost while the other end goes on sending comes again, though everything is acknowledged', async () => {
-  const world = new World(SETTINGS, 1)
+  const world = new World(DEFAULTS, 1)
   const [client, server] = world.ends
   await world.run(1000)
   let fins = 0
@@ -40,7 +29,7 @@ it('a FIN that is lost while the other end goes on sending comes again, though e
 })
 
 it('an answer to a hello that comes again behind the FIN does not stand in for it', async () => {
-  const world = new World(SETTINGS, 2)
+  const world = new World(DEFAULTS, 2)
   const [client, server] = world.ends
   let fins = 0
   // The first answer, and the first FIN.
@@ -61,7 +50,7 @@ it('an answer to a hello that comes again behind the FIN does not stand in for i
 })
 
 it('a process that has only just begun answers what comes for a flow that it has given up', async () => {
-  const world = new World(SETTINGS, 3)
+  const world = new World(DEFAULTS, 3)
   const [client, server] = world.ends
   await world.run(100)
   world.weather.cut = true
@@ -77,7 +66,7 @@ it.each([0, 0.02])(
   'a flow that is given up while both ends send: no reset is invalid to the router, the other end is told (loss %f)',
   async (loss) => {
     for (let seed = 1; seed <= 50; seed++) {
-      const world = new World({ ...SETTINGS, delayMs: 30 }, seed)
+      const world = new World({ ...DEFAULTS, delayMs: 30 }, seed)
       const [client, server] = world.ends
       await world.run(1000)
       world.weather.loss = loss
@@ -95,8 +84,8 @@ it.each([0, 0.02])(
 it('in bad weather each end is told of the other’s end once, and nothing is left, whoever ends first and whatever is under way', async () => {
   for (let seed = 1; seed <= 300; seed++) {
     const framing = seed % 3 === 0 ? 'counted' : 'none'
-    const options: FlowOptions = { ...OPTIONS, framing, keepAliveMs: 45_000 }
-    const world = new World({ ...SETTINGS, delayMs: 30, options }, seed)
+    const options: FlowOptions = { ...FLOW_OPTIONS, framing, keepAliveMs: 45_000 }
+    const world = new World({ ...DEFAULTS, delayMs: 30, options }, seed)
     await world.run(1000)
     Object.assign(world.weather, { loss: 0.1, jitterMs: 15 })
     const stories = [livesAndEnds(world, 0, true), livesAndEnds(world, 1, seed % 2 === 0)]

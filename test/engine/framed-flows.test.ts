@@ -3,19 +3,11 @@ import { expect, it } from 'vitest'
 import type { FlowOptions } from '../../lib/engine/flow-options.ts'
 import { S_RCV_NXT } from '../../lib/flow/layout.ts'
 import { D_FLAGS, D_LENGTH, D_SEGMENT, D_SEQ, FIN } from '../../lib/native/layout.ts'
-import { type End, World, type WorldSettings } from './world.ts'
+import { DEFAULTS, type End, FLOW_OPTIONS, World, type WorldSettings } from './world.ts'
 
 const MINUTE = 60_000
-const COUNTED: FlowOptions = {
-  idleTimeoutMs: 0,
-  keepAliveMs: 0,
-  strict: true,
-  dscp: 0,
-  framing: 'counted',
-  reorderWindowMs: 0,
-  helloKey: undefined,
-}
-const SETTINGS: WorldSettings = { delayMs: 10, trackingMs: 120 * MINUTE, scale: 7, isn: [1000, 2000], clocks: [1, 2], options: COUNTED }
+const COUNTED: FlowOptions = { ...FLOW_OPTIONS, framing: 'counted' }
+const SETTINGS: WorldSettings = { ...DEFAULTS, options: COUNTED }
 
 interface Packet {
   readonly from: 0 | 1

@@ -4,22 +4,14 @@ import { expect, it } from 'vitest'
 import type { FlowOptions } from '../../lib/engine/flow-options.ts'
 import { S_RCV_NXT } from '../../lib/flow/layout.ts'
 import type { Outgoing } from '../../lib/transport.ts'
-import { type End, World, type WorldSettings } from './world.ts'
+import { type End, FLOW_OPTIONS, World, type WorldSettings } from './world.ts'
 
 const MINUTE = 60_000
 const HOUR = 60 * MINUTE
 const MIB = 1 << 20
 const SEGMENT = 1400
 const TRAIN_MESSAGES = 46
-const OPTIONS: FlowOptions = {
-  idleTimeoutMs: 0,
-  keepAliveMs: 45_000,
-  strict: true,
-  dscp: 0,
-  framing: 'none',
-  reorderWindowMs: 0,
-  helloKey: undefined,
-}
+const OPTIONS: FlowOptions = { ...FLOW_OPTIONS, keepAliveMs: 45_000 }
 
 const SETTINGS: WorldSettings = {
   delayMs: 10,

@@ -6,19 +6,11 @@ import { Liveness } from '../../lib/engine/liveness.ts'
 import { Slot } from '../../lib/engine/slot.ts'
 import { F_LAST_HEARD_MS } from '../../lib/flow/layout.ts'
 import { FlowTable } from '../../lib/flow/table.ts'
+import { FLOW_OPTIONS } from './world.ts'
 
 function liveness(options: Partial<FlowOptions>) {
   const slot = new Slot(FlowTable.create({ capacity: 1 }), 0)
-  const made = new Liveness(slot, new LinkChoice(), {
-    idleTimeoutMs: 0,
-    keepAliveMs: 0,
-    strict: true,
-    dscp: 0,
-    framing: 'none',
-    reorderWindowMs: 0,
-    helloKey: undefined,
-    ...options,
-  })
+  const made = new Liveness(slot, new LinkChoice(), { ...FLOW_OPTIONS, ...options })
   const hear = (now: number) => {
     slot.floats[slot.floatBase + F_LAST_HEARD_MS] = now
   }

@@ -20,14 +20,11 @@ import {
 } from '../../lib/native/layout.ts'
 import type { ChannelSink } from '../../lib/transport.ts'
 import { encodeHello } from '../../lib/wire/hello.ts'
-import { World, type WorldSettings } from './world.ts'
+import { DEFAULTS, FLOW_OPTIONS, World, type WorldSettings } from './world.ts'
 
 const KEY = Buffer.alloc(32, 7)
-const KEYED: FlowOptions = {
-  ...{ idleTimeoutMs: 0, keepAliveMs: 45_000, strict: true, dscp: 0, framing: 'none', reorderWindowMs: 0 },
-  helloKey: KEY,
-}
-const SETTINGS: WorldSettings = { delayMs: 10, trackingMs: 7_200_000, scale: 7, isn: [1000, 2000], clocks: [1, 2], options: KEYED }
+const KEYED: FlowOptions = { ...FLOW_OPTIONS, keepAliveMs: 45_000, helloKey: KEY }
+const SETTINGS: WorldSettings = { ...DEFAULTS, options: KEYED }
 const ISN = SETTINGS.isn[0]
 
 /** A client that is no dialler of this library, but for what it sends; and what the listener answers. */

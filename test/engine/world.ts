@@ -59,6 +59,26 @@ export interface WorldSettings {
   readonly dialect?: Dialect
 }
 
+/** Of a flow that does nothing by itself. */
+export const FLOW_OPTIONS: FlowOptions = {
+  idleTimeoutMs: 0,
+  keepAliveMs: 0,
+  strict: true,
+  dscp: 0,
+  framing: 'none',
+  reorderWindowMs: 0,
+  helloKey: undefined,
+}
+/** Of a world whose test says nothing else. */
+export const DEFAULTS: WorldSettings = {
+  delayMs: 10,
+  trackingMs: 7_200_000,
+  scale: 7,
+  isn: [1000, 2000],
+  clocks: [1, 2],
+  options: FLOW_OPTIONS,
+}
+
 /** What happens to packets on the wire now. */
 export interface Weather {
   /** Of packets, seeded. */
