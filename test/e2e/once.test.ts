@@ -1,6 +1,7 @@
 // Each message arrives once, and by the link that it should, wherever packets may be seen at more than one place or have no link header:
 // bridges, macvlan, loopback, own addresses, link-local addresses, tun devices.
 import { once } from 'node:events'
+import { fileURLToPath } from 'node:url'
 import { afterEach, expect, it } from 'vitest'
 import { compile } from '../native/compile.ts'
 import { createNetwork, type Host, type Network, twoHosts } from '../support/hosts.ts'
@@ -9,6 +10,7 @@ import { Peer, type PeerDialOptions } from './peer.ts'
 
 const PORT = 9191
 const MESSAGES = 5000
+const TUN_PAIR = fileURLToPath(new URL('../support/tun_pair.cc', import.meta.url))
 
 let network: Network | undefined
 afterEach(() => network?.remove())
@@ -156,7 +158,7 @@ it('to a link-local address, dialled with its zone, of a listener on every addre
 })
 
 it('between tun devices, which have no link header', async () => {
-  using helper = compile(['test/tun_pair.cc'])
+  using helper = compile([TUN_PAIR])
   const [a, b] = await hosts('a', 'b')
   const forwarder = a.spawn(helper.path, [`/run/netns/${a.netns}`, 'tun0', `/run/netns/${b.netns}`, 'tun0'])
   await Promise.race([

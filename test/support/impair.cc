@@ -11,12 +11,7 @@
 // Why tap devices: a device that was not told to offload anything gets single segments with finished checksums from its kernel, whatever sockets
 // sent; what is written to it is received within the write (tun_get_user), so no backlog can lose it unseen; and what this process is too slow to
 // read, the device counts as dropped (its transmit queue, txqueuelen frames).
-#include <fcntl.h>
-#include <linux/if.h>
-#include <linux/if_tun.h>
 #include <poll.h>
-#include <sched.h>
-#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -31,6 +26,7 @@
 #include <vector>
 
 #include "impair.h"
+#include "tun.h"
 
 namespace {
 
@@ -48,19 +44,6 @@ uint64_t Now() {
   timespec time{};
   clock_gettime(CLOCK_MONOTONIC, &time);
   return static_cast<uint64_t>(time.tv_sec) * 1000000000 + static_cast<uint64_t>(time.tv_nsec);
-}
-
-/** The device stays in the namespace that the thread is in when it opens /dev/net/tun (tun_chr_open). */
-int Open(const char* netns, const char* name) {
-  const int space = open(netns, O_RDONLY | O_CLOEXEC);
-  if (space < 0 || setns(space, CLONE_NEWNET) != 0) return -1;
-  close(space);
-  const int fd = open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC);
-  if (fd < 0) return -1;
-  ifreq request{};
-  request.ifr_flags = IFF_TAP | IFF_NO_PI;
-  strncpy(request.ifr_name, name, IFNAMSIZ - 1);
-  return ioctl(fd, TUNSETIFF, &request) == 0 ? fd : -1;
 }
 
 /** Returns false for a key that it does not know. */
@@ -164,8 +147,8 @@ int main(int argc, char** argv) {
     fprintf(stderr, "usage: impair NAMESPACE DEVICE NAMESPACE DEVICE MTU SEED\n");
     return 2;
   }
-  const int first = Open(argv[1], argv[2]);
-  const int second = first < 0 ? -1 : Open(argv[3], argv[4]);
+  const int first = OpenTun(argv[1], argv[2], IFF_TAP);
+  const int second = first < 0 ? -1 : OpenTun(argv[3], argv[4], IFF_TAP);
   if (second < 0) {
     perror("impair");
     return 1;

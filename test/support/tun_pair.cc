@@ -1,31 +1,14 @@
 // A link without a link layer: two tun devices in two network namespaces, and this process in between, which passes packets from one to the other
 // until its standard input ends. Usage: tun_pair NAMESPACE DEVICE NAMESPACE DEVICE (paths as in /run/netns). Prints a line when both are there.
-#include <fcntl.h>
-#include <linux/if.h>
-#include <linux/if_tun.h>
 #include <poll.h>
-#include <sched.h>
-#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cstdio>
-#include <cstring>
+
+#include "tun.h"
 
 namespace {
-
-/** The device stays in the namespace that the thread is in when it opens /dev/net/tun (tun_chr_open). */
-int Open(const char* netns, const char* name) {
-  const int space = open(netns, O_RDONLY | O_CLOEXEC);
-  if (space < 0 || setns(space, CLONE_NEWNET) != 0) return -1;
-  close(space);
-  const int fd = open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC);
-  if (fd < 0) return -1;
-  ifreq request{};
-  request.ifr_flags = IFF_TUN | IFF_NO_PI;
-  strncpy(request.ifr_name, name, IFNAMSIZ - 1);
-  return ioctl(fd, TUNSETIFF, &request) == 0 ? fd : -1;
-}
 
 /** Whatever is there now; what the other end does not take is lost, as on any link. */
 void Pass(int from, int to) {
@@ -44,8 +27,8 @@ int main(int argc, char** argv) {
     fprintf(stderr, "usage: tun_pair NAMESPACE DEVICE NAMESPACE DEVICE\n");
     return 2;
   }
-  const int a = Open(argv[1], argv[2]);
-  const int b = a < 0 ? -1 : Open(argv[3], argv[4]);
+  const int a = OpenTun(argv[1], argv[2], IFF_TUN);
+  const int b = a < 0 ? -1 : OpenTun(argv[3], argv[4], IFF_TUN);
   if (b < 0) {
     perror("tun_pair");
     return 1;
