@@ -1,25 +1,17 @@
 // The batch interface: runs of equal messages out by `sendTrain`, in by 'train', beside `write` and 'data'.
-import { afterAll, afterEach, beforeAll, beforeEach, expect, it } from 'vitest'
+import { expect, it } from 'vitest'
 import type { FakeTcpConn } from '../../lib/index.ts'
 import { capture } from '../support/capture.ts'
-import { twoHosts } from '../support/hosts.ts'
-import { Peer } from './peer.ts'
+import type { Peer } from './peer.ts'
+import { connect, type EndOptions, type TwoPeers, twoPeers } from './two-peers.ts'
 
 const PORT = 9191
 
-let hosts: Awaited<ReturnType<typeof twoHosts>>
+let hosts: TwoPeers['hosts']
 let server: Peer
 let client: Peer
-beforeAll(async () => {
-  hosts = await twoHosts()
-})
-afterAll(() => hosts.network.remove())
-beforeEach(async () => {
-  ;[server, client] = await Promise.all([Peer.on(hosts.b), Peer.on(hosts.a)])
-})
-afterEach(async () => {
-  await client.agent.close()
-  await server.agent.close()
+twoPeers((made) => {
+  ;({ hosts, server, client } = made)
 })
 
 interface Seen {
@@ -29,13 +21,10 @@ interface Seen {
 }
 
 /** Both ends of one connection, of which the dialler knows that trains may be sent. */
-async function connected(options: { server?: object; client?: object } = {}) {
-  const host = hosts.b.address4
-  await server.listen({ host, port: PORT, ...options.server })
-  const dialled = await client.dial({ host, port: PORT, ...options.client })
-  const accepted = await server.next('connection')
-  await expect.poll(async () => (await client.stats(dialled.id)).dialect).toBe('native')
-  return { client: dialled.id, server: accepted.id }
+async function connected(options?: EndOptions) {
+  const ids = await connect({ hosts, server, client }, PORT, options)
+  await expect.poll(async () => (await client.stats(ids.client)).dialect).toBe('native')
+  return ids
 }
 
 /** From now on trains of this connection are told as 'train'. */

@@ -1,36 +1,23 @@
 // Framing 'counted' between two hosts: how it is agreed on, what happens where it is not, and what both ends know of each other then.
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
+import { describe, expect, it } from 'vitest'
 import { capture } from '../support/capture.ts'
-import { twoHosts } from '../support/hosts.ts'
 import { expectNothingLeft, held } from './leftovers.ts'
-import { Peer, type PeerDialOptions, type PeerListenOptions } from './peer.ts'
+import type { Peer } from './peer.ts'
+import { connect, type EndOptions, type TwoPeers, twoPeers } from './two-peers.ts'
 
 const PORT = 9191
 const counted = { framing: 'counted' } as const
 
-let hosts: Awaited<ReturnType<typeof twoHosts>>
+let hosts: TwoPeers['hosts']
 let server: Peer
 let client: Peer
-beforeAll(async () => {
-  hosts = await twoHosts()
-})
-afterAll(() => hosts.network.remove())
-beforeEach(async () => {
-  ;[server, client] = await Promise.all([Peer.on(hosts.b), Peer.on(hosts.a)])
-})
-afterEach(async () => {
-  await client.agent.close()
-  await server.agent.close()
+twoPeers((made) => {
+  ;({ hosts, server, client } = made)
 })
 
 /** Both ends of one framed connection. */
-async function connected(options: { server?: Partial<PeerListenOptions>; client?: Partial<PeerDialOptions> } = {}) {
-  const host = hosts.b.address4
-  await server.listen({ host, port: PORT, ...counted, ...options.server })
-  const dialled = await client.dial({ host, port: PORT, ...counted, ...options.client })
-  const accepted = await server.next('connection')
-  return { client: dialled.id, server: accepted.id }
-}
+const connected = (options: EndOptions = {}) =>
+  connect({ hosts, server, client }, PORT, { server: { ...counted, ...options.server }, client: { ...counted, ...options.client } })
 
 /** Figures of a listener that has refused everything. */
 function refusedBy(peer: Peer) {

@@ -1,31 +1,28 @@
 // Listeners and dials with a helloKey: who has it gets through, each end learns of the others in its own way, and what a stranger sees on the wire is
 // what a kernel's TCP server that only reads would show.
 import { randomBytes } from 'node:crypto'
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
+import { beforeEach, describe, expect, it } from 'vitest'
 import { serve } from '../interop/kernel-tcp.ts'
 import { capture, type Segment } from '../support/capture.ts'
-import { twoHosts } from '../support/hosts.ts'
 import { expectNothingLeft, held } from './leftovers.ts'
-import { Peer } from './peer.ts'
+import type { Peer } from './peer.ts'
+import { type TwoPeers, twoPeers } from './two-peers.ts'
 
 const helloKey = randomBytes(32)
 /** Each test has another, so that the last FINs of one do not disturb the next. */
 let port = 9191
 
-let hosts: Awaited<ReturnType<typeof twoHosts>>
+let hosts: TwoPeers['hosts']
 let server: Peer
 let client: Peer
-beforeAll(async () => {
-  hosts = await twoHosts({ offloads: false })
-})
-afterAll(() => hosts.network.remove())
-beforeEach(async () => {
+twoPeers(
+  (made) => {
+    ;({ hosts, server, client } = made)
+  },
+  { link: { offloads: false } },
+)
+beforeEach(() => {
   port++
-  ;[server, client] = await Promise.all([Peer.on(hosts.b), Peer.on(hosts.a)])
-})
-afterEach(async () => {
-  await client.agent.close()
-  await server.agent.close()
 })
 
 const where = () => ({ host: hosts.b.address4, port })

@@ -147,60 +147,14 @@ export class Peer implements AsyncDisposable {
 
   stats(id: number): Promise<ConnStats> {
     return this.agent.run((ctx, id) => {
-      // Its figures are getters, which do not cross to another process.
-      const stats: ConnStats = ctx.state.conns[id].stats
-      const {
-        messagesIn,
-        bytesIn,
-        messagesOut,
-        bytesOut,
-        droppedIn,
-        droppedOut,
-        dialect,
-        capture,
-        link,
-        linkReason,
-        setBacks,
-        kernelDrops,
-        rejected,
-        guard,
-        pathMtu,
-        idleMs,
-        framing,
-      } = stats
-      return {
-        messagesIn,
-        bytesIn,
-        messagesOut,
-        bytesOut,
-        droppedIn,
-        droppedOut,
-        dialect,
-        capture,
-        link,
-        linkReason,
-        setBacks,
-        kernelDrops,
-        rejected,
-        guard,
-        pathMtu,
-        idleMs,
-        framing: framing && {
-          incoming: framing.incoming,
-          outgoing: framing.outgoing,
-          rttMs: framing.rttMs,
-          ignored: framing.ignored,
-        },
-      }
+      const { figures, conns } = ctx.state
+      const { stats } = conns[id]
+      return { ...figures(stats), framing: stats.framing && figures(stats.framing) }
     }, id)
   }
 
   listenerStats(): Promise<ListenerStats> {
-    return this.agent.run((ctx) => {
-      const [stats]: ListenerStats[] = ctx.state.listener.stats
-      const { packets, calls, kernelDrops, receiveBufferBytes, rejected, accepted, refused, orphans, shard } = stats
-      return { packets, calls, kernelDrops, receiveBufferBytes, rejected, accepted, refused, orphans, shard }
-    })
+    return this.agent.run((ctx) => ctx.state.figures(ctx.state.listener.stats[0]))
   }
 
   /** Flows in the table, those in timeWait too. */
@@ -238,6 +192,15 @@ function install(ctx: AgentContext): void {
   type Conn = import('../../lib/index.ts').FakeTcpConn
   const { state } = ctx
   state.conns = []
+
+  /** Statistics as plain values: their getters do not cross to another process. */
+  state.figures = (stats: object): Record<string, unknown> => {
+    const values: Record<string, unknown> = { ...stats }
+    for (let from = Object.getPrototypeOf(stats); from !== Object.prototype; from = Object.getPrototypeOf(from)) {
+      for (const [name, { get }] of Object.entries(Object.getOwnPropertyDescriptors(from))) if (get) values[name] = get.call(stats)
+    }
+    return values
+  }
 
   const take = (conn: Conn, echo: boolean): ConnInfo => {
     const id = state.conns.push(conn) - 1

@@ -88,27 +88,20 @@ it('a killed client that starts again on the same port: a new flow within one SY
   await using server = await Peer.on(hosts.b)
   await server.listen({ host: hosts.b.address4, port: PORT, echo: true })
   const localPort = clientPort++
-  await using first = await Peer.on(hosts.a)
-  await first.dial({ host: hosts.b.address4, port: PORT, localPort })
-  await first.write(0, 'from the first life')
-  expect((await first.next('message')).text).toBe('from the first life')
+  await using first = await firstLife(localPort)
   await using second = await Peer.on(hosts.a)
 
   await first.agent.kill('SIGKILL')
   await reachable(second, localPort)
   expect(await server.next('closed')).toEqual({ id: 0, code: 'ECONNRESET' })
-  await second.write(0, 'from the second life')
-  expect(await second.next('message')).toEqual({ id: 0, text: 'from the second life' })
+  await expectEcho(second, 'from the second life')
 })
 
 it('a client whose death went unnoticed and that starts again on the same port: a new flow, and the old one is reset', async () => {
   await using server = await Peer.on(hosts.b)
   await server.listen({ host: hosts.b.address4, port: PORT, echo: true })
   const localPort = clientPort++
-  await using first = await Peer.on(hosts.a)
-  await first.dial({ host: hosts.b.address4, port: PORT, localPort })
-  await first.write(0, 'from the first life')
-  expect((await first.next('message')).text).toBe('from the first life')
+  await using first = await firstLife(localPort)
   await using second = await Peer.on(hosts.a)
   await using recording = await capture(hosts.b, { filter: `tcp port ${PORT}` })
 
@@ -130,8 +123,7 @@ it('a client whose death went unnoticed and that starts again on the same port: 
     expect(await server.next('closed')).toEqual({ id: 0, code: 'ECONNRESET' })
     expect(await server.next('connection')).toMatchObject({ id: 0 })
     expect(await server.next('connection')).toMatchObject({ id: 1, remotePort: localPort })
-    await second.write(0, 'from the second life')
-    expect(await second.next('message')).toEqual({ id: 0, text: 'from the second life' })
+    await expectEcho(second, 'from the second life')
   } finally {
     await hosts.a.output('nft', ['delete table inet lost'])
   }
@@ -139,6 +131,20 @@ it('a client whose death went unnoticed and that starts again on the same port: 
   const syns = (await recording.segments()).filter(({ flags }) => flags === 'S')
   expect(syns.length).toBeLessThanOrEqual(2)
 })
+
+/** A client that is connected from this port. */
+async function firstLife(localPort: number): Promise<Peer> {
+  const peer = await Peer.on(hosts.a)
+  await peer.dial({ host: hosts.b.address4, port: PORT, localPort })
+  await expectEcho(peer, 'from the first life')
+  return peer
+}
+
+/** On a peer's first connection. */
+async function expectEcho(peer: Peer, text: string): Promise<void> {
+  await peer.write(0, text)
+  expect(await peer.next('message')).toEqual({ id: 0, text })
+}
 
 /** Dials as soon as the dead predecessor's port is free, and wants to be connected within one SYN repeat from then. */
 async function reachable(peer: Peer, localPort: number): Promise<void> {
