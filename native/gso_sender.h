@@ -37,7 +37,6 @@ class GsoSender : public Sender {
 
  private:
   void Add(Piece* piece, const uint8_t* data, size_t bytes);
-  void Finish(const int32_t* descriptor, Piece* piece, bool last);
 };
 
 }  // namespace faketcp

@@ -52,30 +52,8 @@ bool RawSender::CheckDescriptor(const int32_t* d, size_t index, size_t* headers)
 }
 
 void RawSender::SendTrain(const int32_t* d, const Bytes* buffers) {
-  int32_t skip = d[D_SKIP];
-  uint32_t seq = Word(d, D_SEQ);
-  uint32_t index = 0;
-  const int32_t length = d[D_LENGTH];
-  if (length == 0) {
-    if (skip == 0) Append(d, {seq, 0, nullptr, 0, true, false});
-    return;
-  }
-  const size_t size = static_cast<size_t>(d[D_SEGMENT]);
-  for (int32_t i = 0; i < length; i++) {
-    const Bytes& buffer = buffers[i];
-    for (size_t at = 0; at < buffer.size; at += size) {
-      const size_t left = buffer.size - at;
-      const size_t bytes = left < size ? left : size;
-      if (skip > 0) {
-        skip--;
-      } else {
-        Append(d, {seq, index, buffer.data + at, bytes, i == length - 1 && bytes == left, false});
-        if (failed()) return;
-      }
-      seq += static_cast<uint32_t>(bytes);
-      index++;
-    }
-  }
+  const uint32_t seq = Word(d, D_SEQ);
+  EachSegment(d, buffers, [=](const Cut& cut) { Append(d, {seq + cut.offset, cut.index, cut.data, cut.bytes, cut.last, false}); });
 }
 
 void RawSender::Append(const int32_t* d, const Segment& segment) {

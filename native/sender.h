@@ -62,6 +62,19 @@ class Sender : public Wrapped {
   /** The derived class holds itself while it is open. */
   virtual bool listens() const { return false; }
 
+  /** A segment of a train. */
+  struct Cut {
+    const uint8_t* data;
+    size_t bytes;
+    /** Payload bytes, and segments, of the train before it. */
+    uint32_t offset;
+    uint32_t index;
+    bool last;
+  };
+  /** Calls `visit(cut)` for each segment that is still to be sent; for a train without payload once, with an empty one. Stops when failed(). */
+  template <class Visit>
+  void EachSegment(const int32_t* descriptor, const Bytes* buffers, Visit visit) const;
+
   int fd() const { return fd_; }
   bool failed() const { return error_ != 0; }
   /** Where the next message is written; Queue() then hands it on, as so many segments. */
@@ -89,5 +102,33 @@ class Sender : public Wrapped {
   int error_ = 0;
   int fd_ = -1;
 };
+
+template <class Visit>
+void Sender::EachSegment(const int32_t* d, const Bytes* buffers, Visit visit) const {
+  int32_t skip = d[D_SKIP];
+  const int32_t length = d[D_LENGTH];
+  if (length == 0) {
+    if (skip == 0) visit(Cut{nullptr, 0, 0, 0, true});
+    return;
+  }
+  const size_t size = static_cast<size_t>(d[D_SEGMENT]);
+  uint32_t offset = 0;
+  uint32_t index = 0;
+  for (int32_t i = 0; i < length; i++) {
+    const Bytes& buffer = buffers[i];
+    for (size_t at = 0; at < buffer.size; at += size) {
+      const size_t left = buffer.size - at;
+      const size_t bytes = left < size ? left : size;
+      if (skip > 0) {
+        skip--;
+      } else {
+        visit(Cut{buffer.data + at, bytes, offset, index, i == length - 1 && bytes == left});
+        if (failed()) return;
+      }
+      offset += static_cast<uint32_t>(bytes);
+      index++;
+    }
+  }
+}
 
 }  // namespace faketcp
