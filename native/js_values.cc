@@ -216,4 +216,10 @@ napi_property_descriptor Getter(const char* name, napi_callback getter) {
   return {name, nullptr, nullptr, getter, nullptr, nullptr, napi_default_jsproperty, nullptr};
 }
 
+napi_value DefineClass(napi_env napi, const char* name, napi_callback construct, const std::vector<napi_property_descriptor>& members) {
+  napi_value constructor = nullptr;
+  napi_define_class(napi, name, NAPI_AUTO_LENGTH, construct, nullptr, members.size(), members.data(), &constructor);
+  return constructor;
+}
+
 }  // namespace faketcp

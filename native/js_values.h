@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 namespace faketcp {
 
@@ -66,5 +67,7 @@ napi_value Text(napi_env napi, const char* value);
 
 napi_property_descriptor Method(const char* name, napi_callback method);
 napi_property_descriptor Getter(const char* name, napi_callback getter);
+/** A class of such members. */
+napi_value DefineClass(napi_env napi, const char* name, napi_callback construct, const std::vector<napi_property_descriptor>& members);
 
 }  // namespace faketcp

@@ -56,10 +56,7 @@ class OwnedChild final : public Wrapped {
 }  // namespace
 
 napi_value DefineOwnedChild(napi_env napi) {
-  const napi_property_descriptor members[] = {Method("release", Plain<OwnedChild, &OwnedChild::Release>)};
-  napi_value constructor = nullptr;
-  napi_define_class(napi, "OwnedChild", NAPI_AUTO_LENGTH, Construct<OwnedChild>, nullptr, sizeof members / sizeof *members, members, &constructor);
-  return constructor;
+  return DefineClass(napi, "OwnedChild", Construct<OwnedChild>, {Method("release", Plain<OwnedChild, &OwnedChild::Release>)});
 }
 
 }  // namespace faketcp

@@ -24,7 +24,8 @@ class TunnelCodec final : public Wrapped {
   /** Null with an exception pending. */
   napi_value Pack(const Arguments<8>& args);
   napi_value Unpack(const Arguments<5>& args);
-  napi_value Counters(napi_value out);
+  /** False with an exception pending. */
+  bool Counters(napi_value out);
   size_t overhead() const { return packer_.overhead(); }
   size_t unread() const { return unpacker_.unread(); }
 
@@ -152,16 +153,16 @@ napi_value TunnelCodec::Unpack(const Arguments<5>& args) {
   return Integer(napi, static_cast<int32_t>(filled));
 }
 
-napi_value TunnelCodec::Counters(napi_value value) {
+bool TunnelCodec::Counters(napi_value value) {
   double* out = nullptr;
-  if (!ToNumbers(env().napi(), value, "out", CODEC_COUNTERS, &out)) return nullptr;
+  if (!ToNumbers(env().napi(), value, "out", CODEC_COUNTERS, &out)) return false;
   const Unpacker::Counts& counts = unpacker_.counts();
   out[CODEC_PACKED] = static_cast<double>(packer_.packed());
   out[CODEC_UNPACKED] = static_cast<double>(counts.unpacked);
   out[CODEC_TRUNCATED] = static_cast<double>(counts.truncated);
   out[CODEC_REPLAYED] = static_cast<double>(counts.replayed);
   out[CODEC_FORGED] = static_cast<double>(counts.forged);
-  return nullptr;
+  return true;
 }
 
 napi_value Pack(napi_env napi, napi_callback_info info) {
@@ -174,12 +175,6 @@ napi_value Unpack(napi_env napi, napi_callback_info info) {
   const Arguments<5> args(napi, info);
   TunnelCodec* codec = Wrapped::Of<TunnelCodec>(napi, args.self);
   return codec == nullptr ? nullptr : codec->Unpack(args);
-}
-
-napi_value Counters(napi_env napi, napi_callback_info info) {
-  const Arguments<1> args(napi, info);
-  TunnelCodec* codec = Wrapped::Of<TunnelCodec>(napi, args.self);
-  return codec == nullptr ? nullptr : codec->Counters(args[0]);
 }
 
 napi_value Overhead(napi_env napi, napi_callback_info info) {
@@ -197,17 +192,15 @@ napi_value Unread(napi_env napi, napi_callback_info info) {
 }  // namespace
 
 napi_value DefineTunnelCodec(napi_env napi) {
-  const napi_property_descriptor members[] = {
-      Method("pack", Pack),
-      Method("unpack", Unpack),
-      Method("counters", Counters),
-      Getter("overhead", Overhead),
-      Getter("unread", Unread),
-      Method("close", Plain<TunnelCodec, &TunnelCodec::Close>),
-  };
-  napi_value constructor = nullptr;
-  napi_define_class(napi, "TunnelCodec", NAPI_AUTO_LENGTH, Construct<TunnelCodec>, nullptr, sizeof members / sizeof *members, members, &constructor);
-  return constructor;
+  return DefineClass(napi, "TunnelCodec", Construct<TunnelCodec>,
+                     {
+                         Method("pack", Pack),
+                         Method("unpack", Unpack),
+                         Method("counters", Taking<TunnelCodec, &TunnelCodec::Counters>),
+                         Getter("overhead", Overhead),
+                         Getter("unread", Unread),
+                         Method("close", Plain<TunnelCodec, &TunnelCodec::Close>),
+                     });
 }
 
 }  // namespace faketcp

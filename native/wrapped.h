@@ -64,6 +64,23 @@ napi_value Plain(napi_env napi, napi_callback_info info) {
   return nullptr;
 }
 
+/** A method or getter without arguments whose result `read` writes, or is false with an exception pending: `Reading<Capture, int, &Capture::GrantedBuffer>`. */
+template <class T, class Value, bool (T::*read)(Value*)>
+napi_value Reading(napi_env napi, napi_callback_info info) {
+  const Arguments<0> args(napi, info);
+  Value value{};
+  T* object = Wrapped::Of<T>(napi, args.self);
+  return object != nullptr && (object->*read)(&value) ? Number(napi, static_cast<double>(value)) : nullptr;
+}
+
+/** A method of one argument and without a result. False: with an exception pending. */
+template <class T, bool (T::*take)(napi_value)>
+napi_value Taking(napi_env napi, napi_callback_info info) {
+  const Arguments<1> args(napi, info);
+  if (T* object = Wrapped::Of<T>(napi, args.self)) (object->*take)(args[0]);
+  return nullptr;
+}
+
 /**
  * The constructor of a class that opens itself from an object of options (`bool Open(self, options)`), belongs to its JavaScript object from then on, and
  * then begins to listen (`bool Watch(self)`): each false with an exception pending.
