@@ -11,6 +11,7 @@
 #include "classes.h"
 #include "env.h"
 #include "js_values.h"
+#include "kernel_socket.h"
 #include "layout.h"
 #include "offload.h"
 
@@ -19,16 +20,13 @@ namespace {
 
 /** What a datagram socket connected to `remote` says; 0 or a positive errno. */
 int AskRoute(int fd, const SocketAddress& remote, int32_t* words, int* mtu, const char** syscall) {
-  SocketAddress local;
-  local.size = sizeof local.storage;
   *syscall = "connect";
   if (connect(fd, remote.get(), remote.size) != 0) return errno;
   *syscall = "getsockname";
-  if (getsockname(fd, local.get(), &local.size) != 0) return errno;
+  SocketAddress local;
+  if (const int error = LocalName(fd, &local); error != 0) return error;
   WordsOf(local, words);
-  socklen_t size = sizeof *mtu;
-  const bool v6 = remote.storage.ss_family == AF_INET6;
-  if (getsockopt(fd, v6 ? IPPROTO_IPV6 : IPPROTO_IP, v6 ? IPV6_MTU : IP_MTU, mtu, &size) != 0) *mtu = 0;
+  if (ReadPathMtu(fd, remote.storage.ss_family == AF_INET6, mtu) != 0) *mtu = 0;
   return 0;
 }
 

@@ -1,9 +1,7 @@
 // Capture: reads packets from a packet or IP raw socket into the caller's slab, and calls JavaScript once for each system call that brought
 // something. Knows no flow and keeps nothing of a packet.
 #include <sys/socket.h>
-#include <unistd.h>
 
-#include <cerrno>
 #include <cstring>
 #include <vector>
 
@@ -18,8 +16,7 @@
 #include "js_values.h"
 #include "layout.h"
 #include "parse.h"
-#include "poll.h"
-#include "wrapped.h"
+#include "watched.h"
 
 namespace faketcp {
 namespace {
@@ -29,21 +26,16 @@ constexpr int kRounds = 16;
 constexpr int64_t kMaxSlots = 1024;
 constexpr int64_t kMaxBufferBytes = 1 << 30;
 
-class Capture final : public Wrapped {
+class Capture final : public Watched {
  public:
-  explicit Capture(Env& env) : Wrapped(env) {}
-  ~Capture() override { Close(); }
+  explicit Capture(Env& env) : Watched(env) {}
 
   bool Open(napi_value self, napi_value options);
-  bool Watch(napi_value self);
-  void EnvironmentEnds() override { Close(); }
-  void Close();
+  void Close() override;
   int64_t Read(napi_value self);
   bool SetFilter(napi_value program);
   bool KernelDrops(double* drops);
   bool GrantedBuffer(int* bytes);
-  void Ref() { poll_.Ref(); }
-  void Unref() { poll_.Unref(); }
 
  private:
   struct Slot {
@@ -54,9 +46,8 @@ class Capture final : public Wrapped {
   int Receive(const BatchMemory::View& memory);
   int32_t Describe(const BatchMemory::View& memory, int received);
   Verdict DescribeOne(const uint8_t* slot, uint32_t offset, const mmsghdr& message, int32_t* descriptor) const;
-  static void OnReadable(void* owner, int status);
+  void OnReadable() override;
 
-  Poll poll_;
   Callback on_batch_;
   BatchMemory memory_;
   std::vector<Slot> slots_;
@@ -68,7 +59,6 @@ class Capture final : public Wrapped {
   CaptureMode mode_ = CaptureMode::kPacket;
   bool v6_ = false;
   bool reading_ = false;
-  int fd_ = -1;
 };
 
 bool Capture::Open(napi_value self, napi_value options) {
@@ -89,43 +79,18 @@ bool Capture::Open(napi_value self, napi_value options) {
   messages_.resize(memory_.slots());
 
   Failure failure;
-  fd_ = OpenCapture(mode_, v6_, program, static_cast<int>(receive_buffer), &failure);
-  return fd_ >= 0 || ThrowSystem(napi, failure.error, failure.syscall);
-}
-
-bool Capture::Watch(napi_value self) {
-  const int failed = poll_.Start(env(), fd_, UV_READABLE, OnReadable, this);
-  if (failed != 0) {
-    Close();
-    return ThrowSystem(env().napi(), -failed, "epoll_ctl");
-  }
-  Hold(self);
-  return true;
+  Own(OpenCapture(mode_, v6_, program, static_cast<int>(receive_buffer), &failure));
+  return fd() >= 0 || ThrowSystem(napi, failure.error, failure.syscall);
 }
 
 void Capture::Close() {
-  poll_.Close();
-  if (fd_ >= 0) close(fd_);
-  fd_ = -1;
+  Watched::Close();
   on_batch_.Clear();
   memory_.Release();
-  Unhold();
 }
 
-void Capture::OnReadable(void* owner, int status) {
-  Capture* capture = static_cast<Capture*>(owner);
-  const napi_env napi = capture->env().napi();
-  const Scope scope(napi);
-  if (status < 0) {
-    // libuv stops a poll that reports EPOLLERR. Reading SO_ERROR clears the condition, then watching goes on.
-    int error = 0;
-    socklen_t size = sizeof error;
-    getsockopt(capture->fd_, SOL_SOCKET, SO_ERROR, &error, &size);
-    capture->poll_.Start(capture->env(), capture->fd_, UV_READABLE, OnReadable, capture);
-  }
-  if (capture->Read(capture->self()) >= 0) return;
-  capture->Close();
-  ReportPending(napi);
+void Capture::OnReadable() {
+  if (Read(self()) < 0) Fail();
 }
 
 /** Packets read; -1 with an exception pending if the caller's memory is gone. `self` keeps this object alive meanwhile. */
@@ -133,7 +98,7 @@ int64_t Capture::Read(napi_value self) {
   if (reading_) return 0;
   reading_ = true;
   int64_t packets = 0;
-  for (int round = 0; round < kRounds && fd_ >= 0 && !env().ending(); round++) {
+  for (int round = 0; round < kRounds && fd() >= 0 && !env().ending(); round++) {
     BatchMemory::View memory;
     if (!memory_.Resolve(&memory)) {
       packets = -1;
@@ -164,7 +129,7 @@ int Capture::Receive(const BatchMemory::View& memory) {
     messages_[i].msg_hdr = {&slot.from, sizeof slot.from, &slot.vector, 1, slot.control, sizeof slot.control, 0};
   }
   memory.counters[COUNT_CALLS]++;
-  const int received = recvmmsg(fd_, messages_.data(), static_cast<unsigned>(messages_.size()), MSG_DONTWAIT, nullptr);
+  const int received = recvmmsg(fd(), messages_.data(), static_cast<unsigned>(messages_.size()), MSG_DONTWAIT, nullptr);
   used_ = received > 0 ? static_cast<size_t>(received) : 0;
   return received;
 }
@@ -208,13 +173,13 @@ Verdict Capture::DescribeOne(const uint8_t* slot, uint32_t offset, const mmsghdr
 bool Capture::SetFilter(napi_value value) {
   Bytes program;
   if (!ToProgram(env().napi(), value, "program", &program)) return false;
-  const int error = fd_ < 0 ? EBADF : AttachFilter(fd_, program);
+  const int error = AttachFilter(fd(), program);
   return error == 0 || ThrowSystem(env().napi(), error, "setsockopt");
 }
 
 bool Capture::KernelDrops(double* drops) {
   uint32_t read = 0;
-  const int error = fd_ < 0 ? EBADF : ReadDrops(mode_, fd_, &read);
+  const int error = ReadDrops(mode_, fd(), &read);
   if (error != 0) return ThrowSystem(env().napi(), error, "getsockopt");
   // PACKET_STATISTICS starts again at 0 with each read.
   packet_drops_ = mode_ == CaptureMode::kPacket ? packet_drops_ + read : read;
@@ -223,15 +188,8 @@ bool Capture::KernelDrops(double* drops) {
 }
 
 bool Capture::GrantedBuffer(int* bytes) {
-  socklen_t size = sizeof *bytes;
-  const int error = fd_ < 0 ? EBADF : getsockopt(fd_, SOL_SOCKET, SO_RCVBUF, bytes, &size) == 0 ? 0 : errno;
+  const int error = ReadReceiveBuffer(fd(), bytes);
   return error == 0 || ThrowSystem(env().napi(), error, "getsockopt");
-}
-
-napi_value SetFilter(napi_env napi, napi_callback_info info) {
-  const Arguments<1> args(napi, info);
-  if (Capture* capture = Wrapped::Of<Capture>(napi, args.self)) capture->SetFilter(args[0]);
-  return nullptr;
 }
 
 napi_value Drain(napi_env napi, napi_callback_info info) {
@@ -242,35 +200,19 @@ napi_value Drain(napi_env napi, napi_callback_info info) {
   return packets < 0 ? nullptr : Number(napi, static_cast<double>(packets));
 }
 
-napi_value KernelDrops(napi_env napi, napi_callback_info info) {
-  const Arguments<0> args(napi, info);
-  double drops = 0;
-  Capture* capture = Wrapped::Of<Capture>(napi, args.self);
-  return capture != nullptr && capture->KernelDrops(&drops) ? Number(napi, drops) : nullptr;
-}
-
-napi_value ReceiveBufferBytes(napi_env napi, napi_callback_info info) {
-  const Arguments<0> args(napi, info);
-  int bytes = 0;
-  Capture* capture = Wrapped::Of<Capture>(napi, args.self);
-  return capture != nullptr && capture->GrantedBuffer(&bytes) ? Integer(napi, bytes) : nullptr;
-}
-
 }  // namespace
 
 napi_value DefineCapture(napi_env napi) {
-  const napi_property_descriptor members[] = {
-      Method("setFilter", SetFilter),
-      Method("drain", Drain),
-      Method("kernelDrops", KernelDrops),
-      Getter("receiveBufferBytes", ReceiveBufferBytes),
-      Method("ref", Plain<Capture, &Capture::Ref>),
-      Method("unref", Plain<Capture, &Capture::Unref>),
-      Method("close", Plain<Capture, &Capture::Close>),
-  };
-  napi_value constructor = nullptr;
-  napi_define_class(napi, "Capture", NAPI_AUTO_LENGTH, Construct<Capture>, nullptr, sizeof members / sizeof *members, members, &constructor);
-  return constructor;
+  return DefineClass(napi, "Capture", Construct<Capture>,
+                     {
+                         Method("setFilter", Taking<Capture, &Capture::SetFilter>),
+                         Method("drain", Drain),
+                         Method("kernelDrops", Reading<Capture, double, &Capture::KernelDrops>),
+                         Getter("receiveBufferBytes", Reading<Capture, int, &Capture::GrantedBuffer>),
+                         Method("ref", Plain<Watched, &Watched::Ref>),
+                         Method("unref", Plain<Watched, &Watched::Unref>),
+                         Method("close", Plain<Watched, &Watched::Close>),
+                     });
 }
 
 }  // namespace faketcp

@@ -2,12 +2,9 @@
 #include "capture_socket.h"
 
 #include <arpa/inet.h>
-#include <linux/filter.h>
 #include <linux/if_ether.h>
 #include <linux/if_packet.h>
-#include <linux/sock_diag.h>
 #include <netinet/in.h>
-#include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
@@ -15,10 +12,7 @@
 namespace faketcp {
 namespace {
 
-bool Enable(int fd, int level, int option) {
-  const int one = 1;
-  return setsockopt(fd, level, option, &one, sizeof one) == 0;
-}
+bool Enable(int fd, int level, int option) { return SetInteger(fd, level, option, 1); }
 
 bool ConfigurePacket(int fd) {
   if (!Enable(fd, SOL_PACKET, PACKET_VNET_HDR) || !Enable(fd, SOL_PACKET, PACKET_AUXDATA)) return false;
@@ -29,8 +23,7 @@ bool ConfigurePacket(int fd) {
 bool ConfigureRaw(int fd, bool v6) {
   if (!v6) {
     // Else any ICMP message about any TCP packet would lower the host's own path MTU for that destination (raw_err, ipv4_sk_update_pmtu).
-    const int never = IP_PMTUDISC_INTERFACE;
-    return Enable(fd, IPPROTO_IP, IP_PKTINFO) && setsockopt(fd, IPPROTO_IP, IP_MTU_DISCOVER, &never, sizeof never) == 0;
+    return Enable(fd, IPPROTO_IP, IP_PKTINFO) && SetInteger(fd, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_INTERFACE);
   }
   return Enable(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO) && Enable(fd, IPPROTO_IPV6, IPV6_RECVHOPLIMIT) && Enable(fd, IPPROTO_IPV6, IPV6_RECVTCLASS);
 }
@@ -40,14 +33,6 @@ bool BindProtocol(int fd, bool v6) {
   address.sll_family = AF_PACKET;
   address.sll_protocol = htons(v6 ? ETH_P_IPV6 : ETH_P_IP);
   return bind(fd, reinterpret_cast<sockaddr*>(&address), sizeof address) == 0;
-}
-
-/** A control message's payload, copied out because its alignment is not that of T. */
-template <class T>
-T Payload(const cmsghdr* control) {
-  T value{};
-  memcpy(&value, CMSG_DATA(control), sizeof value);
-  return value;
 }
 
 void ReadWords(const in6_addr& address, uint32_t words[4]) {
@@ -67,44 +52,19 @@ void ReadLinkAddress(const sockaddr_ll& from, PacketMeta* meta) {
 
 int OpenCapture(CaptureMode mode, bool v6, const Bytes& program, int receive_buffer, Failure* failure) {
   const bool packet = mode == CaptureMode::kPacket;
-  // A packet socket of protocol 0 receives nothing until bind names one, so nothing unfiltered is ever queued.
-  const int fd = packet ? socket(AF_PACKET, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
-                        : socket(v6 ? AF_INET6 : AF_INET, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_TCP);
-  if (fd < 0) {
-    *failure = {errno, "socket"};
-    return -1;
-  }
-  if (const int error = AttachFilter(fd, program); error != 0) {
-    *failure = {error, "setsockopt"};
-  } else if (const int refused = SetReceiveBuffer(fd, receive_buffer); refused != 0) {
-    *failure = {refused, "setsockopt"};
-  } else if (!(packet ? ConfigurePacket(fd) : ConfigureRaw(fd, v6))) {
-    *failure = {errno, "setsockopt"};
-  } else if (packet && !BindProtocol(fd, v6)) {
-    *failure = {errno, "bind"};
-  } else {
+  const auto configure = [&](int fd) -> const char* {
+    errno = AttachFilter(fd, program);
+    if (errno == 0) errno = SetReceiveBuffer(fd, receive_buffer);
+    if (errno != 0 || !(packet ? ConfigurePacket(fd) : ConfigureRaw(fd, v6))) return "setsockopt";
+    if (packet) return BindProtocol(fd, v6) ? nullptr : "bind";
     // An IP raw socket received from the moment it was made: what came before the filter goes.
-    if (!packet) {
-      uint8_t byte;
-      for (int i = 0; i < 4096 && recv(fd, &byte, 1, MSG_DONTWAIT) >= 0; i++) {
-      }
+    uint8_t byte;
+    for (int i = 0; i < 4096 && recv(fd, &byte, 1, MSG_DONTWAIT) >= 0; i++) {
     }
-    return fd;
-  }
-  close(fd);
-  return -1;
-}
-
-int AttachFilter(int fd, const Bytes& program) {
-  sock_fprog filter{};
-  filter.len = static_cast<unsigned short>(program.size / sizeof(sock_filter));
-  filter.filter = reinterpret_cast<sock_filter*>(const_cast<uint8_t*>(program.data));
-  return setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &filter, sizeof filter) == 0 ? 0 : errno;
-}
-
-int SetReceiveBuffer(int fd, int bytes) {
-  if (setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &bytes, sizeof bytes) == 0) return 0;
-  return setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &bytes, sizeof bytes) == 0 ? 0 : errno;
+    return nullptr;
+  };
+  // A packet socket of protocol 0 receives nothing until bind names one, so nothing unfiltered is ever queued.
+  return OpenSocket(packet ? AF_PACKET : v6 ? AF_INET6 : AF_INET, SOCK_RAW, packet ? 0 : IPPROTO_TCP, failure, configure);
 }
 
 int ReadDrops(CaptureMode mode, int fd, uint32_t* drops) {
@@ -116,14 +76,6 @@ int ReadDrops(CaptureMode mode, int fd, uint32_t* drops) {
     return 0;
   }
   return ReadSocketDrops(fd, drops);
-}
-
-int ReadSocketDrops(int fd, uint32_t* drops) {
-  uint32_t memory[SK_MEMINFO_VARS] = {};
-  socklen_t size = sizeof memory;
-  if (getsockopt(fd, SOL_SOCKET, SO_MEMINFO, memory, &size) != 0) return errno;
-  *drops = memory[SK_MEMINFO_DROPS];
-  return 0;
 }
 
 void ReadArrival(CaptureMode mode, bool v6, const msghdr& message, Arrival* arrival) {

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "js_values.h"
+#include "kernel_socket.h"
 #include "parse.h"
 #include "virtio.h"
 
@@ -16,27 +17,13 @@ constexpr size_t kMinSlotBytes = sizeof(VirtioNetHeader) + kEthernetHeader + 655
 /** Room for every control message that a capture socket asks for. */
 constexpr size_t kCaptureControlBytes = 128;
 
-struct Failure {
-  int error = 0;
-  const char* syscall = nullptr;
-};
-
 enum class CaptureMode { kPacket, kRaw };
 
 /** A socket into which nothing comes that `program` refuses. -1 with `failure` filled. */
 int OpenCapture(CaptureMode mode, bool v6, const Bytes& program, int receive_buffer, Failure* failure);
 
-/** SO_ATTACH_FILTER; replaces what is attached. 0 or a positive errno. */
-int AttachFilter(int fd, const Bytes& program);
-
-/** SO_RCVBUFFORCE (CAP_NET_ADMIN), else SO_RCVBUF. 0 or a positive errno. */
-int SetReceiveBuffer(int fd, int bytes);
-
 /** Drops since the last call (kPacket) or since the socket was opened (kRaw), in `drops`. 0 or a positive errno. */
 int ReadDrops(CaptureMode mode, int fd, uint32_t* drops);
-
-/** What any IP socket has dropped for want of buffer since it was opened (SO_MEMINFO). 0 or a positive errno. */
-int ReadSocketDrops(int fd, uint32_t* drops);
 
 /** Control messages and source address of a received packet -> what the parser needs. For raw IPv6, addresses and hop limit too. */
 struct Arrival {

@@ -167,7 +167,7 @@ bool Carrier::Key(napi_value out) {
   if (!ToWords(napi, out, "out", KEY_WORDS, &words)) return false;
   SocketAddress local;
   SocketAddress remote;
-  const int error = fd_ < 0 ? EBADF : Names(fd_, &local, &remote);
+  const int error = Names(fd_, &local, &remote);
   if (error != 0) return ThrowSystem(napi, error, "getpeername");
   WordsOf(remote, words + KEY_REMOTE);
   WordsOf(local, words + KEY_LOCAL);
@@ -178,7 +178,7 @@ bool Carrier::Key(napi_value out) {
 bool Carrier::Info(napi_value out) {
   int32_t* words = nullptr;
   if (!ToWords(env().napi(), out, "out", INFO_WORDS, &words)) return false;
-  const int error = fd_ < 0 ? EBADF : ReadInfo(fd_, words);
+  const int error = ReadInfo(fd_, words);
   if (error != 0) return ThrowSystem(env().napi(), error, "getsockopt");
   if (quiet_) {
     words[INFO_GUARD] = GUARD_TTL;
@@ -192,15 +192,14 @@ bool Carrier::Quieten(napi_value value) {
   if (!ToInteger(env().napi(), value, "mark", 1, UINT32_MAX, &mark)) return false;
   // What leaves in the carrier's place has the limit that its handshake had.
   if (fd_ >= 0 && !quiet_) hop_limit_ = HopLimit(fd_);
-  const int error = fd_ < 0 ? EBADF : QuietenStream(fd_, static_cast<uint32_t>(mark));
+  const int error = QuietenStream(fd_, static_cast<uint32_t>(mark));
   quiet_ = error == 0;
   return quiet_ || ThrowSystem(env().napi(), error, "setsockopt");
 }
 
 bool Carrier::LocalPort(int* port) {
   SocketAddress local;
-  local.size = sizeof local.storage;
-  const int error = fd_ < 0 ? EBADF : getsockname(fd_, local.get(), &local.size) == 0 ? 0 : errno;
+  const int error = LocalName(fd_, &local);
   *port = PortOf(local);
   return error == 0 || ThrowSystem(env().napi(), error, "getsockname");
 }
@@ -243,18 +242,6 @@ napi_value Connect(napi_env napi, napi_callback_info info) {
   return nullptr;
 }
 
-napi_value Key(napi_env napi, napi_callback_info info) {
-  const Arguments<1> args(napi, info);
-  if (Carrier* carrier = Wrapped::Of<Carrier>(napi, args.self)) carrier->Key(args[0]);
-  return nullptr;
-}
-
-napi_value Info(napi_env napi, napi_callback_info info) {
-  const Arguments<1> args(napi, info);
-  if (Carrier* carrier = Wrapped::Of<Carrier>(napi, args.self)) carrier->Info(args[0]);
-  return nullptr;
-}
-
 napi_value End(napi_env napi, napi_callback_info info) {
   const Arguments<1> args(napi, info);
   Carrier* carrier = Wrapped::Of<Carrier>(napi, args.self);
@@ -269,12 +256,6 @@ napi_value HandOver(napi_env napi, napi_callback_info info) {
   return carrier != nullptr && carrier->HandOver(args[0], &error) ? Integer(napi, -error) : nullptr;
 }
 
-napi_value Quieten(napi_env napi, napi_callback_info info) {
-  const Arguments<1> args(napi, info);
-  if (Carrier* carrier = Wrapped::Of<Carrier>(napi, args.self)) carrier->Quieten(args[0]);
-  return nullptr;
-}
-
 napi_value SetExit(napi_env napi, napi_callback_info info) {
   const Arguments<1> args(napi, info);
   Carrier* carrier = Wrapped::Of<Carrier>(napi, args.self);
@@ -283,23 +264,21 @@ napi_value SetExit(napi_env napi, napi_callback_info info) {
   return nullptr;
 }
 
-napi_value LocalPort(napi_env napi, napi_callback_info info) {
-  const Arguments<0> args(napi, info);
-  int port = 0;
-  Carrier* carrier = Wrapped::Of<Carrier>(napi, args.self);
-  return carrier != nullptr && carrier->LocalPort(&port) ? Integer(napi, port) : nullptr;
-}
-
 }  // namespace
 
 napi_value DefineCarrier(napi_env napi) {
-  const napi_property_descriptor members[] = {
-      Method("connect", Connect), Method("key", Key),         Method("info", Info),
-      Method("end", End),         Method("setExit", SetExit), Getter("localPort", LocalPort),
-      Method("handOver", HandOver), Method("quieten", Quieten),
-  };
-  napi_value constructor = nullptr;
-  napi_define_class(napi, "Carrier", NAPI_AUTO_LENGTH, Construct, nullptr, sizeof members / sizeof *members, members, &constructor);
+  const napi_value constructor =
+      DefineClass(napi, "Carrier", Construct,
+                  {
+                      Method("connect", Connect),
+                      Method("key", Taking<Carrier, &Carrier::Key>),
+                      Method("info", Taking<Carrier, &Carrier::Info>),
+                      Method("end", End),
+                      Method("setExit", SetExit),
+                      Getter("localPort", Reading<Carrier, int, &Carrier::LocalPort>),
+                      Method("handOver", HandOver),
+                      Method("quieten", Taking<Carrier, &Carrier::Quieten>),
+                  });
   Env::Of(napi).SetCarrierClass(constructor);
   return constructor;
 }

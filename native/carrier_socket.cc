@@ -19,8 +19,6 @@ namespace {
 /** Where TCP_INFO has tcpi_rcv_wnd, since Linux 6.2; before, tcpi_rcv_ssthresh is at most a little less after the handshake. */
 constexpr size_t kAdvertisedWindow = 232;
 
-bool SetInteger(int fd, int level, int option, int value) { return setsockopt(fd, level, option, &value, sizeof value) == 0; }
-
 /** Of ip(7) and ipv6(7): as the route or the host says. */
 constexpr int kDefaultHopLimit = -1;
 
@@ -33,15 +31,11 @@ int SetHopLimit(int fd, int hops) {
 }
 
 const char* Configure(int fd, const StreamSocket& wanted) {
-  const int family = wanted.local.storage.ss_family;
   if (wanted.reuse_address && !SetInteger(fd, SOL_SOCKET, SO_REUSEADDR, 1)) return "setsockopt";
   if (wanted.reuse_port && !SetInteger(fd, SOL_SOCKET, SO_REUSEPORT, 1)) return "setsockopt";
-  if (family == AF_INET6 && !SetInteger(fd, IPPROTO_IPV6, IPV6_V6ONLY, wanted.v6_only ? 1 : 0)) return "setsockopt";
-  // What a socket for both families accepts over IPv4 takes the one option over, the rest the other.
-  if (wanted.tos != 0 && !SetInteger(fd, IPPROTO_IP, IP_TOS, wanted.tos)) return "setsockopt";
-  if (wanted.tos != 0 && family == AF_INET6 && !SetInteger(fd, IPPROTO_IPV6, IPV6_TCLASS, wanted.tos)) return "setsockopt";
+  if (!ConfigureBound(fd, wanted)) return "setsockopt";
   // The kernel would label its handshake with a number of its own that nobody can ask it for, and what follows could not go on with it.
-  if (family == AF_INET6 && !SetInteger(fd, IPPROTO_IPV6, IPV6_AUTOFLOWLABEL, 0)) return "setsockopt";
+  if (wanted.v6() && !SetInteger(fd, IPPROTO_IPV6, IPV6_AUTOFLOWLABEL, 0)) return "setsockopt";
   if (bind(fd, wanted.local.get(), wanted.local.size) != 0) return "bind";
   // Before connect or listen: the kernel must not acknowledge the first message.
   errno = AttachFilter(fd, wanted.filter);
@@ -86,17 +80,7 @@ const char* Silence(int fd) {
 }  // namespace
 
 int OpenStream(const StreamSocket& wanted, Failure* failure) {
-  const int fd = socket(wanted.local.storage.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_TCP);
-  if (fd < 0) {
-    *failure = {errno, "socket"};
-    return -1;
-  }
-  if (const char* syscall = Configure(fd, wanted)) {
-    *failure = {errno, syscall};
-    close(fd);
-    return -1;
-  }
-  return fd;
+  return OpenSocket(wanted.local.storage.ss_family, SOCK_STREAM, IPPROTO_TCP, failure, [&](int fd) { return Configure(fd, wanted); });
 }
 
 int MuteStream(int fd, const Bytes& program) {
@@ -146,18 +130,6 @@ int AttachSteering(int fd, const Bytes& program) {
 
 int SetUserTimeout(int fd, uint32_t milliseconds) {
   return setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &milliseconds, sizeof milliseconds) == 0 ? 0 : errno;
-}
-
-int PendingError(int fd) {
-  int error = 0;
-  socklen_t size = sizeof error;
-  return getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) == 0 ? error : errno;
-}
-
-int Names(int fd, SocketAddress* local, SocketAddress* remote) {
-  local->size = remote->size = sizeof(sockaddr_storage);
-  if (getsockname(fd, local->get(), &local->size) != 0) return errno;
-  return getpeername(fd, remote->get(), &remote->size) == 0 ? 0 : errno;
 }
 
 int ReadInfo(int fd, int32_t* out) {

@@ -3,25 +3,19 @@
 
 #include <cstdint>
 
-#include "address.h"
-#include "capture_socket.h"
 #include "js_values.h"
+#include "kernel_socket.h"
 
 namespace faketcp {
 
 enum class Ending { kSilent, kFin, kReset };
 
-struct StreamSocket {
-  SocketAddress local;
+struct StreamSocket : BoundSocket {
   Bytes filter;
   /** SO_REUSEADDR. */
   bool reuse_address;
   /** SO_REUSEPORT: every socket of the port must have it, and be of one user. */
   bool reuse_port;
-  /** IPV6_V6ONLY, for AF_INET6. */
-  bool v6_only;
-  /** Type of service, or traffic class, of every packet; its two ECN bits are the kernel's. */
-  int tos;
 };
 
 /** A non-blocking stream socket, filtered where the kernel allows it, and bound. -1 with `failure` filled. */
@@ -54,12 +48,6 @@ int AttachSteering(int fd, const Bytes& program);
 
 /** Without it the kernel retransmits the carrier's FIN, which nobody will answer, for up to 107 s, and the 4-tuple is taken as long. */
 int SetUserTimeout(int fd, uint32_t milliseconds);
-
-/** SO_ERROR; reading clears it. */
-int PendingError(int fd);
-
-/** Local and remote address; 0 or a positive errno. */
-int Names(int fd, SocketAddress* local, SocketAddress* remote);
 
 /** INFO_WORDS words; 0 or a positive errno. */
 int ReadInfo(int fd, int32_t* out);

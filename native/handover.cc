@@ -21,7 +21,7 @@ socklen_t AbstractName(const char* name, sockaddr_un* out) {
   return static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + length);
 }
 
-int NewSocket() { return socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0); }
+constexpr int kType = SOCK_SEQPACKET;
 
 /** Abstract names have no permissions: anybody in the network namespace may have taken or found this one. */
 bool IsOurUser(int fd) {
@@ -30,10 +30,22 @@ bool IsOurUser(int fd) {
   return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 && peer.uid == geteuid();
 }
 
-/** Room for one descriptor. */
-union Control {
-  char bytes[CMSG_SPACE(sizeof(int))];
-  cmsghdr align;
+/** A message of one byte, with one descriptor. */
+struct Message {
+  Message() {
+    header.msg_iov = &part;
+    header.msg_iovlen = 1;
+    header.msg_control = control;
+    // Without the padding, in which a second descriptor would have room: the kernel closes what does not fit.
+    header.msg_controllen = CMSG_LEN(sizeof(int));
+  }
+  Message(const Message&) = delete;
+  Message& operator=(const Message&) = delete;
+
+  char byte = 0;
+  iovec part = {&byte, 1};
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+  msghdr header{};
 };
 
 int Pass(int connection, const char* inbox, int fd) {
@@ -41,26 +53,19 @@ int Pass(int connection, const char* inbox, int fd) {
   const socklen_t size = AbstractName(inbox, &name);
   if (connect(connection, reinterpret_cast<sockaddr*>(&name), size) != 0) return errno;
   if (!IsOurUser(connection)) return EACCES;
-  char byte = 0;
-  iovec part = {&byte, 1};
-  Control control{};
-  msghdr message{};
-  message.msg_iov = &part;
-  message.msg_iovlen = 1;
-  message.msg_control = control.bytes;
-  message.msg_controllen = sizeof control.bytes;
-  cmsghdr* header = CMSG_FIRSTHDR(&message);
-  header->cmsg_level = SOL_SOCKET;
-  header->cmsg_type = SCM_RIGHTS;
-  header->cmsg_len = CMSG_LEN(sizeof fd);
-  memcpy(CMSG_DATA(header), &fd, sizeof fd);
-  return sendmsg(connection, &message, MSG_NOSIGNAL | MSG_DONTWAIT) == 1 ? 0 : errno;
+  Message message;
+  cmsghdr* control = CMSG_FIRSTHDR(&message.header);
+  control->cmsg_level = SOL_SOCKET;
+  control->cmsg_type = SCM_RIGHTS;
+  control->cmsg_len = CMSG_LEN(sizeof fd);
+  memcpy(CMSG_DATA(control), &fd, sizeof fd);
+  return sendmsg(connection, &message.header, MSG_NOSIGNAL | MSG_DONTWAIT) == 1 ? 0 : errno;
 }
 
 }  // namespace
 
 int PassSocket(const char* inbox, int fd) {
-  const int connection = NewSocket();
+  const int connection = socket(AF_UNIX, kType | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (connection < 0) return errno;
   const int error = Pass(connection, inbox, fd);
   close(connection);  // what was sent stays readable
@@ -68,22 +73,12 @@ int PassSocket(const char* inbox, int fd) {
 }
 
 int OpenInbox(const char* name, Failure* failure) {
-  const int fd = NewSocket();
-  if (fd < 0) {
-    *failure = {errno, "socket"};
-    return -1;
-  }
-  sockaddr_un address;
-  const socklen_t size = AbstractName(name, &address);
-  if (bind(fd, reinterpret_cast<sockaddr*>(&address), size) != 0) {
-    *failure = {errno, "bind"};
-  } else if (listen(fd, SOMAXCONN) != 0) {
-    *failure = {errno, "listen"};
-  } else {
-    return fd;
-  }
-  close(fd);
-  return -1;
+  return OpenSocket(AF_UNIX, kType, 0, failure, [name](int fd) -> const char* {
+    sockaddr_un address;
+    const socklen_t size = AbstractName(name, &address);
+    if (bind(fd, reinterpret_cast<sockaddr*>(&address), size) != 0) return "bind";
+    return listen(fd, SOMAXCONN) == 0 ? nullptr : "listen";
+  });
 }
 
 int AcceptSender(int inbox, int* error) {
@@ -95,27 +90,17 @@ int AcceptSender(int inbox, int* error) {
 }
 
 int ReceiveSocket(int sender, int* error) {
-  char byte = 0;
-  iovec part = {&byte, 1};
-  Control control{};
-  msghdr message{};
-  message.msg_iov = &part;
-  message.msg_iovlen = 1;
-  message.msg_control = control.bytes;
-  // Without the padding, in which a second descriptor would have room: the kernel closes what does not fit.
-  message.msg_controllen = CMSG_LEN(sizeof(int));
-  const ssize_t size = recvmsg(sender, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+  Message message;
+  const ssize_t size = recvmsg(sender, &message.header, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
   *error = size < 0 && errno != ECONNRESET ? errno : 0;
   if (size <= 0) return -1;
-  const cmsghdr* header = CMSG_FIRSTHDR(&message);
-  if (header == nullptr || header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS || header->cmsg_len != CMSG_LEN(sizeof(int))) {
+  const cmsghdr* control = CMSG_FIRSTHDR(&message.header);
+  if (control == nullptr || control->cmsg_level != SOL_SOCKET || control->cmsg_type != SCM_RIGHTS || control->cmsg_len != CMSG_LEN(sizeof(int))) {
     // The kernel has closed what it could not give us a descriptor for (scm_detach_fds).
-    if ((message.msg_flags & MSG_CTRUNC) != 0) *error = EMFILE;
+    if ((message.header.msg_flags & MSG_CTRUNC) != 0) *error = EMFILE;
     return -1;
   }
-  int fd = -1;
-  memcpy(&fd, CMSG_DATA(header), sizeof fd);
-  return fd;
+  return Payload<int>(control);
 }
 
 }  // namespace faketcp

@@ -4,7 +4,7 @@
 
 #include <cstddef>
 
-#include "capture_socket.h"
+#include "kernel_socket.h"
 
 namespace faketcp {
 

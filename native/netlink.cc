@@ -33,18 +33,13 @@ const void* NetlinkRequest::Finish(uint32_t sequence) {
 }
 
 bool NetlinkSocket::Open(uint32_t groups, Failure* failure) {
-  fd_ = socket(AF_NETLINK, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, NETLINK_ROUTE);
-  if (fd_ < 0) {
-    *failure = {errno, "socket"};
-    return false;
-  }
-  sockaddr_nl address{};
-  address.nl_family = AF_NETLINK;
-  address.nl_groups = groups;
-  if (bind(fd_, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0) return true;
-  *failure = {errno, "bind"};
-  Close();
-  return false;
+  fd_ = OpenSocket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE, failure, [groups](int fd) {
+    sockaddr_nl address{};
+    address.nl_family = AF_NETLINK;
+    address.nl_groups = groups;
+    return bind(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0 ? nullptr : "bind";
+  });
+  return fd_ >= 0;
 }
 
 void NetlinkSocket::Close() {

@@ -9,6 +9,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "kernel_socket.h"
+
 namespace faketcp {
 
 /** One request: header, body, attributes, in a fixed buffer that holds every request made here. */
@@ -68,11 +70,6 @@ class NetlinkSocket {
   ~NetlinkSocket() { Close(); }
   NetlinkSocket(const NetlinkSocket&) = delete;
   NetlinkSocket& operator=(const NetlinkSocket&) = delete;
-
-  struct Failure {
-    int error = 0;
-    const char* syscall = nullptr;
-  };
 
   /** `groups`: one bit for each of the first 32 multicast groups. False with `failure` filled. */
   bool Open(uint32_t groups, Failure* failure);

@@ -3,14 +3,13 @@
 #include <arpa/inet.h>
 #include <linux/if_ether.h>
 #include <linux/if_packet.h>
-#include <unistd.h>
 
-#include <cerrno>
 #include <cstring>
 
 #include "classes.h"
 #include "gso_sender.h"
 #include "headers.h"
+#include "kernel_socket.h"
 #include "virtio.h"
 
 namespace faketcp {
@@ -48,17 +47,10 @@ class PacketSender final : public GsoSender {
 };
 
 bool PacketSender::Open(napi_value self, napi_value options) {
-  const napi_env napi = env().napi();
   // Protocol 0: it is shown no packet.
-  const int fd = socket(AF_PACKET, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-  if (fd < 0) return ThrowSystem(napi, errno, "socket");
-  const int one = 1;
-  if (setsockopt(fd, SOL_PACKET, PACKET_VNET_HDR, &one, sizeof one) != 0) {
-    const int error = errno;
-    close(fd);
-    return ThrowSystem(napi, error, "setsockopt");
-  }
-  return Prepare(self, options, fd);
+  Failure failure;
+  const int fd = OpenSocket(AF_PACKET, SOCK_RAW, 0, &failure, [](int fd) { return SetInteger(fd, SOL_PACKET, PACKET_VNET_HDR, 1) ? nullptr : "setsockopt"; });
+  return fd >= 0 ? Prepare(self, options, fd) : ThrowSystem(env().napi(), failure.error, failure.syscall);
 }
 
 bool PacketSender::TakeArguments(const SendArguments& args) {

@@ -5,18 +5,16 @@
 // its own path MTU for that destination (rawv6_err, ip6_sk_update_pmtu; IPV6_PMTUDISC_INTERFACE does not keep it from that).
 #include <netinet/in.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
 #include <cerrno>
 
 #include "callback.h"
-#include "capture_socket.h"
 #include "classes.h"
 #include "js_values.h"
+#include "kernel_socket.h"
 #include "layout.h"
 #include "path_report.h"
-#include "poll.h"
-#include "wrapped.h"
+#include "watched.h"
 
 namespace faketcp {
 namespace {
@@ -27,26 +25,22 @@ constexpr int kRounds = 4;
 /** Routers quote at most what makes 576 bytes (RFC 1812, 4.3.2.3) or 1 280 (RFC 4443, 2.4). Longer messages are cut, and fail. */
 constexpr size_t kMessageBytes = 2048;
 
-class PathReports final : public Wrapped {
+class PathReports final : public Watched {
  public:
-  explicit PathReports(Env& env) : Wrapped(env) {}
+  explicit PathReports(Env& env) : Watched(env, Keeps::kNothing) {}
   ~PathReports() override { Close(); }
 
   bool Open(napi_value self, napi_value options);
-  bool Watch(napi_value self);
-  void EnvironmentEnds() override { Close(); }
-  void Close();
+  void Close() override;
 
  private:
-  static void OnReadable(void* owner, int status);
+  void OnReadable() override;
   bool Resolve(int32_t** reports);
   int32_t Receive(int32_t* reports, bool* more);
 
-  Poll poll_;
   Callback on_reports_;
   napi_ref reports_ = nullptr;
   bool v6_ = false;
-  int fd_ = -1;
   iovec vectors_[kBatch];
   mmsghdr messages_[kBatch];
   uint8_t memory_[kBatch][kMessageBytes];
@@ -65,31 +59,19 @@ bool PathReports::Open(napi_value self, napi_value options) {
   if (!Resolve(&words) || !on_reports_.Set(env(), self, on_reports, "FAKETCP_PATH_REPORTS") || !GetProgram(napi, options, "program", &program)) {
     return false;
   }
-  fd_ = socket(v6_ ? AF_INET6 : AF_INET, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, v6_ ? static_cast<int>(IPPROTO_ICMPV6) : IPPROTO_ICMP);
-  if (fd_ < 0) return ThrowSystem(napi, errno, "socket");
-  const int error = AttachFilter(fd_, program);
-  return error == 0 || ThrowSystem(napi, error, "setsockopt");
-}
-
-bool PathReports::Watch(napi_value self) {
-  const int failed = poll_.Start(env(), fd_, UV_READABLE, OnReadable, this);
-  if (failed != 0) {
-    Close();
-    return ThrowSystem(env().napi(), -failed, "epoll_ctl");
-  }
-  poll_.Unref();
-  Hold(self);
-  return true;
+  Failure failure;
+  Own(OpenSocket(v6_ ? AF_INET6 : AF_INET, SOCK_RAW, v6_ ? static_cast<int>(IPPROTO_ICMPV6) : IPPROTO_ICMP, &failure, [&](int fd) {
+    errno = AttachFilter(fd, program);
+    return errno == 0 ? nullptr : "setsockopt";
+  }));
+  return fd() >= 0 || ThrowSystem(napi, failure.error, failure.syscall);
 }
 
 void PathReports::Close() {
-  poll_.Close();
-  if (fd_ >= 0) close(fd_);
-  fd_ = -1;
+  Watched::Close();
   on_reports_.Clear();
   if (reports_ != nullptr) napi_delete_reference(env().napi(), reports_);
   reports_ = nullptr;
-  Unhold();
 }
 
 /** The caller's memory, looked up afresh: JavaScript may have detached it since. */
@@ -100,31 +82,16 @@ bool PathReports::Resolve(int32_t** reports) {
   return ToWords(napi, value, "reports", kBatch * REPORT_WORDS, reports);
 }
 
-void PathReports::OnReadable(void* owner, int status) {
-  PathReports* self = static_cast<PathReports*>(owner);
-  const napi_env napi = self->env().napi();
-  const Scope scope(napi);
-  const napi_value object = self->self();
-  if (status < 0) {
-    // libuv stops a poll that reports EPOLLERR. Reading SO_ERROR clears the condition, then watching goes on.
-    int error = 0;
-    socklen_t size = sizeof error;
-    getsockopt(self->fd_, SOL_SOCKET, SO_ERROR, &error, &size);
-    self->poll_.Start(self->env(), self->fd_, UV_READABLE, OnReadable, self);
-    self->poll_.Unref();
-  }
+void PathReports::OnReadable() {
+  const napi_value object = self();
   bool more = true;
-  for (int round = 0; round < kRounds && more && self->fd_ >= 0 && !self->env().ending(); round++) {
+  for (int round = 0; round < kRounds && more && fd() >= 0 && !env().ending(); round++) {
     int32_t* reports = nullptr;
-    if (!self->Resolve(&reports)) {
-      self->Close();
-      ReportPending(napi);
-      return;
-    }
-    const int32_t parsed = self->Receive(reports, &more);
+    if (!Resolve(&reports)) return Fail();
+    const int32_t parsed = Receive(reports, &more);
     if (parsed == 0) continue;
-    const napi_value count = Integer(napi, parsed);
-    self->on_reports_.Call(object, 1, &count);
+    const napi_value count = Integer(env().napi(), parsed);
+    on_reports_.Call(object, 1, &count);
   }
 }
 
@@ -134,7 +101,7 @@ int32_t PathReports::Receive(int32_t* reports, bool* more) {
     vectors_[i] = {memory_[i], kMessageBytes};
     messages_[i].msg_hdr = {nullptr, 0, &vectors_[i], 1, nullptr, 0, 0};
   }
-  const int received = recvmmsg(fd_, messages_, kBatch, MSG_DONTWAIT, nullptr);
+  const int received = recvmmsg(fd(), messages_, kBatch, MSG_DONTWAIT, nullptr);
   *more = received == static_cast<int>(kBatch);
   int32_t parsed = 0;
   for (int i = 0; i < received; i++) {
@@ -146,12 +113,7 @@ int32_t PathReports::Receive(int32_t* reports, bool* more) {
 }  // namespace
 
 napi_value DefinePathReports(napi_env napi) {
-  const napi_property_descriptor members[] = {
-      Method("close", Plain<PathReports, &PathReports::Close>),
-  };
-  napi_value constructor = nullptr;
-  napi_define_class(napi, "PathReports", NAPI_AUTO_LENGTH, Construct<PathReports>, nullptr, sizeof members / sizeof *members, members, &constructor);
-  return constructor;
+  return DefineClass(napi, "PathReports", Construct<PathReports>, {Method("close", Plain<Watched, &Watched::Close>)});
 }
 
 }  // namespace faketcp

@@ -16,8 +16,7 @@
 #include "layout.h"
 #include "link_header.h"
 #include "netlink.h"
-#include "poll.h"
-#include "wrapped.h"
+#include "watched.h"
 
 namespace faketcp {
 namespace {
@@ -114,15 +113,13 @@ int32_t ChangeOf(const nlmsghdr& header, const NetlinkBody& body) {
   }
 }
 
-class RouteSocket final : public Wrapped {
+class RouteSocket final : public Watched {
  public:
-  explicit RouteSocket(Env& env) : Wrapped(env) {}
+  explicit RouteSocket(Env& env) : Watched(env, Keeps::kNothing) {}
   ~RouteSocket() override { Close(); }
 
   bool Open(napi_value self, napi_value options);
-  bool Watch(napi_value self);
-  void EnvironmentEnds() override { Close(); }
-  void Close();
+  void Close() override;
 
   // Each returns 0 or a positive errno.
   int Route(const int32_t* key, uint32_t ifindex, int32_t* out);
@@ -130,10 +127,12 @@ class RouteSocket final : public Wrapped {
   int Link(int32_t ifindex, int32_t* out);
 
  private:
-  static void OnReadable(void* owner, int status);
+  void OnReadable() override;
+  /** The next read reports it: notifications were lost. */
+  void TakeError() override {}
+  int watched() const override { return notifications_.fd(); }
   int32_t ReadNotifications();
 
-  Poll poll_;
   Callback on_change_;
   NetlinkSocket queries_;
   LinkHeaderProbe link_header_;
@@ -144,42 +143,25 @@ bool RouteSocket::Open(napi_value self, napi_value options) {
   const napi_env napi = env().napi();
   napi_value on_change = nullptr;
   if (!GetFunction(napi, options, "onChange", &on_change) || !on_change_.Set(env(), self, on_change, "FAKETCP_ROUTES")) return false;
-  NetlinkSocket::Failure failure;
+  Failure failure;
   if (!queries_.Open(0, &failure) || !notifications_.Open(kGroups, &failure)) return ThrowSystem(napi, failure.error, failure.syscall);
   link_header_.Open(); // now, so that the first question does not open a descriptor that the last does not close
   return true;
 }
 
-bool RouteSocket::Watch(napi_value self) {
-  const int failed = poll_.Start(env(), notifications_.fd(), UV_READABLE, OnReadable, this);
-  if (failed != 0) {
-    Close();
-    return ThrowSystem(env().napi(), -failed, "epoll_ctl");
-  }
-  poll_.Unref();
-  Hold(self);
-  return true;
-}
-
 void RouteSocket::Close() {
-  poll_.Close();
+  Watched::Close();
   queries_.Close();
   link_header_.Close();
   notifications_.Close();
   on_change_.Clear();
-  Unhold();
 }
 
-void RouteSocket::OnReadable(void* owner, int status) {
-  RouteSocket* socket = static_cast<RouteSocket*>(owner);
-  const napi_env napi = socket->env().napi();
-  const Scope scope(napi);
-  const int32_t changed = socket->ReadNotifications();
-  // Lost notifications are an error on the socket, for which libuv stops the poll; reading has cleared it.
-  if (status < 0) socket->poll_.Start(socket->env(), socket->notifications_.fd(), UV_READABLE, OnReadable, socket);
+void RouteSocket::OnReadable() {
+  const int32_t changed = ReadNotifications();
   if (changed == 0) return;
-  const napi_value what = Integer(napi, changed);
-  socket->on_change_.Call(socket->self(), 1, &what);
+  const napi_value what = Integer(env().napi(), changed);
+  on_change_.Call(self(), 1, &what);
 }
 
 int32_t RouteSocket::ReadNotifications() {
@@ -312,15 +294,13 @@ napi_value Link(napi_env napi, napi_callback_info info) {
 }  // namespace
 
 napi_value DefineRouteSocket(napi_env napi) {
-  const napi_property_descriptor members[] = {
-      Method("route", Route),
-      Method("neighbour", Neighbour),
-      Method("link", Link),
-      Method("close", Plain<RouteSocket, &RouteSocket::Close>),
-  };
-  napi_value constructor = nullptr;
-  napi_define_class(napi, "RouteSocket", NAPI_AUTO_LENGTH, Construct<RouteSocket>, nullptr, sizeof members / sizeof *members, members, &constructor);
-  return constructor;
+  return DefineClass(napi, "RouteSocket", Construct<RouteSocket>,
+                     {
+                         Method("route", Route),
+                         Method("neighbour", Neighbour),
+                         Method("link", Link),
+                         Method("close", Plain<Watched, &Watched::Close>),
+                     });
 }
 
 }  // namespace faketcp

@@ -6,6 +6,8 @@
 #include <cerrno>
 #include <cstring>
 
+#include "kernel_socket.h"
+
 namespace faketcp {
 namespace {
 
@@ -40,13 +42,9 @@ bool Sender::Prepare(napi_value self, napi_value options, int fd) {
   // The object holds its callback, not a root: a callback that refers to the sender must not keep it from being collected.
   const napi_property_descriptor property = {kOnWritable, nullptr, nullptr, nullptr, nullptr, on_writable, napi_default, nullptr};
   if (!Check(napi, napi_define_properties(napi, self, 1, &property)) || !context_.Create(env(), self, "FAKETCP_SENDER")) return false;
-  const int bytes = static_cast<int>(send_buffer);
-  if (setsockopt(fd_, SOL_SOCKET, SO_SNDBUFFORCE, &bytes, sizeof bytes) != 0 && setsockopt(fd_, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes) != 0) {
-    return ThrowSystem(napi, errno, "setsockopt");
-  }
+  if (const int error = SetSendBuffer(fd_, static_cast<int>(send_buffer)); error != 0) return ThrowSystem(napi, error, "setsockopt");
   // Nobody reads what arrives on a socket that sends: as little as the kernel permits.
-  const int least = 1;
-  setsockopt(fd_, SOL_SOCKET, SO_RCVBUF, &least, sizeof least);
+  SetInteger(fd_, SOL_SOCKET, SO_RCVBUF, 1);
   return true;
 }
 
@@ -188,9 +186,7 @@ napi_value Sender::Define(napi_env napi, const char* name, napi_callback constru
       Method("close", Plain<Sender, &Sender::Close>),
   };
   members.insert(members.end(), more);
-  napi_value constructor = nullptr;
-  napi_define_class(napi, name, NAPI_AUTO_LENGTH, construct, nullptr, members.size(), members.data(), &constructor);
-  return constructor;
+  return DefineClass(napi, name, construct, members);
 }
 
 }  // namespace faketcp

@@ -100,6 +100,8 @@ class UdpSocket final : public GsoSender {
   int32_t Describe(const BatchMemory::View& memory, int received);
   void DescribeOne(uint32_t offset, const mmsghdr& message, const sockaddr_storage& from, int32_t* descriptor) const;
   bool Usable(const char* syscall);
+  /** The address that the socket is bound to now. False with an exception pending. */
+  bool LearnName();
   static void OnReadable(void* owner, int status);
 
   std::shared_ptr<Scratch> scratch_;
@@ -164,10 +166,7 @@ bool UdpSocket::OpenSocket(napi_value self, napi_value options) {
   // Prepare has made the buffer small.
   const int refused = SetReceiveBuffer(fd, wanted.receive_buffer);
   if (refused != 0) return ThrowSystem(napi, refused, "setsockopt");
-  local_.size = sizeof local_.storage;
-  if (getsockname(fd, local_.get(), &local_.size) != 0) return ThrowSystem(napi, errno, "getsockname");
-  WordsOf(local_, local_words_);
-  return true;
+  return LearnName();
 }
 
 bool UdpSocket::Watch(napi_value self) {
@@ -190,6 +189,12 @@ void UdpSocket::Close() {
   writable_fd_ = -1;
 }
 
+bool UdpSocket::LearnName() {
+  const int error = LocalName(fd(), &local_);
+  WordsOf(local_, local_words_);
+  return error == 0 || ThrowSystem(env().napi(), error, "getsockname");
+}
+
 bool UdpSocket::Usable(const char* syscall) { return fd() >= 0 || ThrowSystem(env().napi(), EBADF, syscall); }
 
 bool UdpSocket::Connect(const char* address, uint16_t port) {
@@ -200,9 +205,7 @@ bool UdpSocket::Connect(const char* address, uint16_t port) {
     return ThrowRange(napi, "address must be of IPv%d, it is '%s'", v6_ ? 6 : 4, address);
   }
   if (connect(fd(), remote.get(), remote.size) != 0) return ThrowSystem(napi, errno, "connect");
-  local_.size = sizeof local_.storage;
-  if (getsockname(fd(), local_.get(), &local_.size) != 0) return ThrowSystem(napi, errno, "getsockname");
-  WordsOf(local_, local_words_);
+  if (!LearnName()) return false;
   connected_ = true;
   return true;
 }
@@ -221,13 +224,11 @@ bool UdpSocket::Key(int32_t* out) {
 }
 
 bool UdpSocket::PathMtu(int* mtu) {
-  if (!Usable("getsockopt")) return false;
   const int error = ReadPathMtu(fd(), v6_, mtu);
   return error == 0 || ThrowSystem(env().napi(), error, "getsockopt");
 }
 
 bool UdpSocket::KernelDrops(double* drops) {
-  if (!Usable("getsockopt")) return false;
   uint32_t read = 0;
   const int error = ReadSocketDrops(fd(), &read);
   if (error != 0) return ThrowSystem(env().napi(), error, "getsockopt");
@@ -236,9 +237,8 @@ bool UdpSocket::KernelDrops(double* drops) {
 }
 
 bool UdpSocket::GrantedBuffer(int* bytes) {
-  if (!Usable("getsockopt")) return false;
-  socklen_t size = sizeof *bytes;
-  return getsockopt(fd(), SOL_SOCKET, SO_RCVBUF, bytes, &size) == 0 || ThrowSystem(env().napi(), errno, "getsockopt");
+  const int error = ReadReceiveBuffer(fd(), bytes);
+  return error == 0 || ThrowSystem(env().napi(), error, "getsockopt");
 }
 
 bool UdpSocket::CheckDescriptor(const int32_t* d, size_t index, size_t* headers) {
@@ -456,27 +456,6 @@ napi_value Drain(napi_env napi, napi_callback_info info) {
   return datagrams < 0 ? nullptr : Number(napi, static_cast<double>(datagrams));
 }
 
-napi_value PathMtu(napi_env napi, napi_callback_info info) {
-  const Arguments<0> args(napi, info);
-  int mtu = 0;
-  UdpSocket* socket = Wrapped::Of<UdpSocket>(napi, args.self);
-  return socket != nullptr && socket->PathMtu(&mtu) ? Integer(napi, mtu) : nullptr;
-}
-
-napi_value KernelDrops(napi_env napi, napi_callback_info info) {
-  const Arguments<0> args(napi, info);
-  double drops = 0;
-  UdpSocket* socket = Wrapped::Of<UdpSocket>(napi, args.self);
-  return socket != nullptr && socket->KernelDrops(&drops) ? Number(napi, drops) : nullptr;
-}
-
-napi_value ReceiveBufferBytes(napi_env napi, napi_callback_info info) {
-  const Arguments<0> args(napi, info);
-  int bytes = 0;
-  UdpSocket* socket = Wrapped::Of<UdpSocket>(napi, args.self);
-  return socket != nullptr && socket->GrantedBuffer(&bytes) ? Integer(napi, bytes) : nullptr;
-}
-
 napi_value LocalPort(napi_env napi, napi_callback_info info) {
   const Arguments<0> args(napi, info);
   UdpSocket* socket = Wrapped::Of<UdpSocket>(napi, args.self);
@@ -489,12 +468,12 @@ napi_value DefineUdpSocket(napi_env napi) {
   return Sender::Define(napi, "UdpSocket", Construct<UdpSocket>,
                         {
                             Getter("localPort", LocalPort),
-                            Getter("receiveBufferBytes", ReceiveBufferBytes),
+                            Getter("receiveBufferBytes", Reading<UdpSocket, int, &UdpSocket::GrantedBuffer>),
                             Method("connect", Connect),
                             Method("key", Key),
-                            Method("pathMtu", PathMtu),
+                            Method("pathMtu", Reading<UdpSocket, int, &UdpSocket::PathMtu>),
                             Method("drain", Drain),
-                            Method("kernelDrops", KernelDrops),
+                            Method("kernelDrops", Reading<UdpSocket, double, &UdpSocket::KernelDrops>),
                             Method("ref", Plain<UdpSocket, &UdpSocket::Ref>),
                             Method("unref", Plain<UdpSocket, &UdpSocket::Unref>),
                         });

@@ -5,8 +5,7 @@
 
 #include <cstdint>
 
-#include "address.h"
-#include "capture_socket.h"
+#include "kernel_socket.h"
 
 namespace faketcp {
 
@@ -19,13 +18,8 @@ enum class PortSharing {
   kJoin,
 };
 
-struct DatagramSocket {
-  SocketAddress local;
+struct DatagramSocket : BoundSocket {
   PortSharing sharing;
-  /** IPV6_V6ONLY, for AF_INET6. */
-  bool v6_only;
-  /** Type of service, or traffic class, of every packet; its two ECN bits are the kernel's. */
-  int tos;
   /** Datagrams that do not fit the path are refused with EMSGSIZE (IP_PMTUDISC_DO), not fragmented. */
   bool dont_fragment;
   int receive_buffer;
@@ -47,8 +41,5 @@ struct Delivery {
   uint32_t segment = 0;
 };
 void ReadDelivery(const msghdr& message, Delivery* delivery);
-
-/** IP_MTU or IPV6_MTU of a connected socket; 0 or a positive errno. */
-int ReadPathMtu(int fd, bool v6, int* mtu);
 
 }  // namespace faketcp
