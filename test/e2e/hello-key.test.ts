@@ -19,7 +19,7 @@ twoPeers(
   (made) => {
     ;({ hosts, server, client } = made)
   },
-  { offloads: false },
+  { link: { offloads: false } },
 )
 beforeEach(() => {
   port++

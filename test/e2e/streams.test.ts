@@ -1,33 +1,18 @@
 // A connection as a Node stream, and a listener as an emitter and an iterator: the same over every transport.
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
+import { describe, expect, it } from 'vitest'
 import type { FakeTcpConn, FakeTcpListener } from '../../lib/index.ts'
-import { twoHosts } from '../support/hosts.ts'
 import { expectExit, expectNothingLeft, held } from './leftovers.ts'
-import { Peer } from './peer.ts'
+import type { Peer } from './peer.ts'
+import { connect, type EndOptions, type TwoPeers, twoPeers } from './two-peers.ts'
 
 const PORT = 9191
 
-let hosts: Awaited<ReturnType<typeof twoHosts>>
+let hosts: TwoPeers['hosts']
 let server: Peer
 let client: Peer
-beforeAll(async () => {
-  hosts = await twoHosts()
-  await hosts.a.addAddress('10.77.0.11/24')
-})
-afterAll(() => hosts.network.remove())
-afterEach(async () => {
-  await client.agent.close()
-  await server.agent.close()
-})
 
 /** Both ends of one connection. */
-async function connected(options: { server?: object; client?: object } = {}) {
-  const host = hosts.b.address4
-  await server.listen({ host, port: PORT, ...options.server })
-  const dialled = await client.dial({ host, port: PORT, ...options.client })
-  const accepted = await server.next('connection')
-  return { client: dialled.id, server: accepted.id }
-}
+const connected = (options?: EndOptions) => connect({ hosts, server, client }, PORT, options)
 
 /** What fits into 1500 bytes: less 20 + 32 of IP and TCP with timestamps, or 20 + 8 of IP and UDP. */
 const TRANSPORTS = [
@@ -36,9 +21,12 @@ const TRANSPORTS = [
 ] as const
 
 describe.each(TRANSPORTS)('over $transport', ({ transport, max }) => {
-  beforeEach(async () => {
-    ;[server, client] = await Promise.all([Peer.on(hosts.b, { transport }), Peer.on(hosts.a, { transport })])
-  })
+  twoPeers(
+    (made) => {
+      ;({ hosts, server, client } = made)
+    },
+    { agents: { transport } },
+  )
 
   it('knows both addresses of both ends', async () => {
     await server.listen({ host: hosts.b.address6, port: 0 })
@@ -52,6 +40,7 @@ describe.each(TRANSPORTS)('over $transport', ({ transport, max }) => {
   })
 
   it('dials from the address and port that are asked for', async () => {
+    await hosts.a.addAddress('10.77.0.11/24')
     await server.listen({ host: hosts.b.address4, port: PORT })
     await client.dial({ host: hosts.b.address4, port: PORT, localAddress: '10.77.0.11', localPort: 43210 })
     expect(await server.next('connection')).toMatchObject({ remoteAddress: '10.77.0.11', remotePort: 43210 })

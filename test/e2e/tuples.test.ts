@@ -88,7 +88,8 @@ it('a killed client that starts again on the same port: a new flow within one SY
   await using server = await Peer.on(hosts.b)
   await server.listen({ host: hosts.b.address4, port: PORT, echo: true })
   const localPort = clientPort++
-  await using first = await firstLife(localPort)
+  await using first = await Peer.on(hosts.a)
+  await begin(first, localPort)
   await using second = await Peer.on(hosts.a)
 
   await first.agent.kill('SIGKILL')
@@ -101,7 +102,8 @@ it('a client whose death went unnoticed and that starts again on the same port: 
   await using server = await Peer.on(hosts.b)
   await server.listen({ host: hosts.b.address4, port: PORT, echo: true })
   const localPort = clientPort++
-  await using first = await firstLife(localPort)
+  await using first = await Peer.on(hosts.a)
+  await begin(first, localPort)
   await using second = await Peer.on(hosts.a)
   await using recording = await capture(hosts.b, { filter: `tcp port ${PORT}` })
 
@@ -132,12 +134,10 @@ it('a client whose death went unnoticed and that starts again on the same port: 
   expect(syns.length).toBeLessThanOrEqual(2)
 })
 
-/** A client that is connected from this port. */
-async function firstLife(localPort: number): Promise<Peer> {
-  const peer = await Peer.on(hosts.a)
-  await peer.dial({ host: hosts.b.address4, port: PORT, localPort })
-  await expectEcho(peer, 'from the first life')
-  return peer
+/** The life of a client's process: connected from this port, and answered. */
+async function begin(first: Peer, localPort: number): Promise<void> {
+  await first.dial({ host: hosts.b.address4, port: PORT, localPort })
+  await expectEcho(first, 'from the first life')
 }
 
 /** On a peer's first connection. */

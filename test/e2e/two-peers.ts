@@ -1,5 +1,6 @@
-// What most files need that test one connection: two hosts for the whole file, and on each a peer of its own for every test.
+// What most files need that test one connection: two hosts for all their tests, and on each a peer of its own for every test.
 import { afterAll, afterEach, beforeAll, beforeEach } from 'vitest'
+import type { AgentOptions } from '../support/agent.ts'
 import { type LinkOptions, twoHosts } from '../support/hosts.ts'
 import { Peer, type PeerDialOptions, type PeerListenOptions } from './peer.ts'
 
@@ -17,17 +18,17 @@ export interface EndOptions {
   readonly client?: Partial<PeerDialOptions>
 }
 
-/** Registers the hooks of a file. `take` gets hosts and peers before each test; the peers end after it, the hosts after the last. */
-export function twoPeers(take: (made: TwoPeers) => void, options?: LinkOptions): void {
+/** Registers the hooks of a file or a `describe`. `take` gets hosts and peers before each test; the peers end after it, the hosts after the last. */
+export function twoPeers(take: (made: TwoPeers) => void, { link, agents }: { link?: LinkOptions; agents?: AgentOptions } = {}): void {
   let hosts: TwoPeers['hosts']
   let server: Peer
   let client: Peer
   beforeAll(async () => {
-    hosts = await twoHosts(options)
+    hosts = await twoHosts(link)
   })
   afterAll(() => hosts.network.remove())
   beforeEach(async () => {
-    ;[server, client] = await Promise.all([Peer.on(hosts.b), Peer.on(hosts.a)])
+    ;[server, client] = await Promise.all([Peer.on(hosts.b, agents), Peer.on(hosts.a, agents)])
     take({ hosts, server, client })
   })
   afterEach(async () => {
