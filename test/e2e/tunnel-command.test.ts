@@ -168,27 +168,21 @@ it('a second signal ends it at once while the peer does not answer', async () =>
 
 it('--grace-ms says how long the end waits for a peer that does not answer', async () => {
   await using hosts = await scene()
-  const { a, b, client, server } = hosts
-  const impatient = await start(a, [
-    'client',
-    '--listen',
-    `127.0.0.1:${USERS + 1}`,
-    '--to',
-    `${b.address4}:4000`,
-    '--key-file',
-    file('tunnel.key'),
-    '--grace-ms',
-    '0',
-  ])
+  const { a, b, server } = hosts
+  const to = `${b.address4}:4000`
+  const withGrace = (port: number, ms: string) =>
+    start(a, ['client', '--listen', `127.0.0.1:${port}`, '--to', to, '--key-file', file('tunnel.key'), '--grace-ms', ms])
+  const patient = await withGrace(USERS + 1, '5000')
+  const impatient = await withGrace(USERS + 2, '0')
   const services = await UdpPeer.on(b)
   const users = await UdpPeer.on(a)
   await services.echo(SERVICE)
-  await expectEcho(users, 'there')
-  await expectEcho(users, 'there, too', USERS + 1)
+  await expectEcho(users, 'there', USERS + 1)
+  await expectEcho(users, 'there, too', USERS + 2)
   process.kill(server.pid, 'SIGSTOP')
   try {
-    const patiently = client.stop('SIGTERM').then(() => 'patient')
-    await client.says(/^ending$/m)
+    const patiently = patient.stop('SIGTERM').then(() => 'patient')
+    await patient.says(/^ending$/m)
     const ends = [patiently, impatient.stop('SIGTERM').then(() => 'impatient')]
     expect(await Promise.race(ends)).toBe('impatient')
     await Promise.all(ends)
