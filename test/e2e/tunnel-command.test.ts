@@ -66,9 +66,9 @@ async function scene() {
 }
 
 /** Sends a datagram from a new port and awaits its echo. */
-async function expectEcho(users: UdpPeer, text: string): Promise<void> {
+async function expectEcho(users: UdpPeer, text: string, port = USERS): Promise<void> {
   const { id } = await users.open()
-  await users.send(id, USERS, text)
+  await users.send(id, port, text)
   expect(await users.next()).toMatchObject({ socket: id, text })
 }
 
@@ -161,6 +161,31 @@ it('a second signal ends it at once while the peer does not answer', async () =>
     } finally {
       clearInterval(timer)
     }
+  } finally {
+    process.kill(server.pid, 'SIGCONT')
+  }
+})
+
+it('--grace-ms says how long the end waits for a peer that does not answer', async () => {
+  await using hosts = await scene()
+  const { a, b, server } = hosts
+  const to = `${b.address4}:4000`
+  const withGrace = (port: number, ms: string) =>
+    start(a, ['client', '--listen', `127.0.0.1:${port}`, '--to', to, '--key-file', file('tunnel.key'), '--grace-ms', ms])
+  const patient = await withGrace(USERS + 1, '5000')
+  const impatient = await withGrace(USERS + 2, '0')
+  const services = await UdpPeer.on(b)
+  const users = await UdpPeer.on(a)
+  await services.echo(SERVICE)
+  await expectEcho(users, 'there', USERS + 1)
+  await expectEcho(users, 'there, too', USERS + 2)
+  process.kill(server.pid, 'SIGSTOP')
+  try {
+    const patiently = patient.stop('SIGTERM').then(() => 'patient')
+    await patient.says(/^ending$/m)
+    const ends = [patiently, impatient.stop('SIGTERM').then(() => 'impatient')]
+    expect(await Promise.race(ends)).toBe('impatient')
+    await Promise.all(ends)
   } finally {
     process.kill(server.pid, 'SIGCONT')
   }
