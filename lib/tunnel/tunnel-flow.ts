@@ -18,6 +18,7 @@ import {
 } from '../native/layout.ts'
 import { BUFFER_BYTES } from './buffers.ts'
 import { BIND, CLOSE, DATA, datagramsIn, decodeSessions, encodeSessions, REPORT, SESSIONS_PER_MESSAGE } from './messages.ts'
+import { Pulse, type PulseLimits } from './pulse.ts'
 import { Reports } from './reports.ts'
 import type { Shared } from './shared.ts'
 import { FlowCounters } from './stats.ts'
@@ -43,7 +44,7 @@ export interface HandshakeRepeat {
   readonly answer: Buffer | undefined
 }
 
-export interface TunnelFlowParts {
+export interface TunnelFlowParts extends PulseLimits {
   /** In the tunnel's statistics. */
   readonly id: number
   readonly shared: Shared
@@ -51,10 +52,6 @@ export interface TunnelFlowParts {
   readonly codec: NativeTunnelCodec
   readonly sink: FlowSink
   readonly repeat: HandshakeRepeat
-  /** The flow is given up when what was sent has been answered by nothing for so many seconds. Default: never. */
-  readonly silenceTicks?: number
-  /** The flow is given up when no message has come for so many seconds since it opened: whoever has recorded a handshake can repeat it, no more. Default: never. */
-  readonly proofTicks?: number
   /** Once. */
   onEnd(flow: TunnelFlow, reason: string): void
 }
@@ -67,23 +64,14 @@ export class TunnelFlow {
   readonly #codec: NativeTunnelCodec
   readonly #sink: FlowSink
   readonly #repeat: HandshakeRepeat
-  readonly #silenceTicks: number
-  readonly #proofTicks: number
   readonly #onEnd: TunnelFlowParts['onEnd']
   readonly #runs = new Int32Array(RUNS * RUN_WORDS)
   readonly #codecCounters = new Float64Array(CODEC_COUNTERS)
   readonly #codecSeen = new Float64Array(CODEC_COUNTERS)
   readonly #reports = new Reports()
+  readonly #pulse: Pulse
   #sent = 0
   #received = 0
-  /** As of the last tick. */
-  #sentBefore = 0
-  #receivedBefore = 0
-  #reportsReceived = 0
-  #asked = false
-  #ticks = 0
-  /** Ticks in which something of ours was unanswered. */
-  #silent = 0
   /** Nothing is sent any more. */
   #closing = false
   /** Why we close, if we do. */
@@ -91,16 +79,14 @@ export class TunnelFlow {
   /** Nothing is taken any more. */
   #ended = false
 
-  constructor(parts: TunnelFlowParts) {
-    const { id, shared, conn, codec, sink, repeat, onEnd } = parts
+  constructor({ id, shared, conn, codec, sink, repeat, onEnd, ...limits }: TunnelFlowParts) {
     this.id = id
     this.#shared = shared
     this.conn = conn
     this.#codec = codec
     this.#sink = sink
     this.#repeat = repeat
-    this.#silenceTicks = parts.silenceTicks ?? Number.POSITIVE_INFINITY
-    this.#proofTicks = parts.proofTicks ?? Number.POSITIVE_INFINITY
+    this.#pulse = new Pulse(limits)
     this.#onEnd = onEnd
     conn
       .on('error', (error) => this.end(error.message))
@@ -253,9 +239,10 @@ export class TunnelFlow {
       this.#sink.onData(this, runs[run + RUN_SESSION], memory, offset, length, runs[run + RUN_SEGMENT])
       return
     }
-    for (let at = 0; at < length; at += runs[run + RUN_SEGMENT]) {
-      const end = offset + Math.min(length, at + runs[run + RUN_SEGMENT])
-      if (!this.#takeControl(type, view(memory, offset + at, end))) this.#shared.drops.malformed++
+    const segment = runs[run + RUN_SEGMENT]
+    for (let i = 0; i < messages; i++) {
+      const end = Math.min(length, (i + 1) * segment)
+      if (!this.#takeControl(type, view(memory, offset + i * segment, offset + end))) this.#shared.drops.malformed++
       this.#received++
     }
   }
@@ -273,8 +260,7 @@ export class TunnelFlow {
   #takeReport(payload: Buffer): boolean {
     const asks = this.#reports.take(payload, this.#sent, this.#received, performance.now())
     if (asks === undefined) return false
-    this.#reportsReceived++
-    this.#asked ||= asks
+    this.#pulse.reportTaken(asks)
     this.counters.lostIn = this.#reports.incoming.lost
     this.counters.lostOut = this.#reports.outgoing.lost
     return true
@@ -284,30 +270,15 @@ export class TunnelFlow {
   tick(): void {
     if (this.#closing) return
     this.#countRefused()
-    const sent = this.#sent !== this.#sentBefore
-    const heard = this.#received !== this.#receivedBefore
-    const traffic = sent || this.#received - this.#receivedBefore > this.#reportsReceived
-    if (heard) this.#silent = 0
-    else if (sent || this.#silent > 0) this.#silent++
-    if (this.#silent >= this.#silenceTicks) {
-      this.end(`nothing was heard of the other end for ${this.#silent} s`)
-      return
-    }
-    if (++this.#ticks >= this.#proofTicks && this.#received === 0) {
-      this.end('no message has come')
-      return
-    }
-    if (traffic || this.#asked || this.#silent > 0) this.report(this.#silent > 0)
-    this.#asked = false
-    this.#reportsReceived = 0
-    this.#receivedBefore = this.#received
-    // The report itself calls for no other.
-    this.#sentBefore = this.#sent
+    const beat = this.#pulse.beat(this.#sent, this.#received)
+    if (beat.is === 'dead') this.end(beat.reason)
+    else if (beat.is === 'report') this.report(beat.asks)
   }
 
   /** @param asks for a report in return */
   report(asks: boolean): void {
     this.#control(REPORT, this.#reports.encode(this.#sent, performance.now(), asks))
+    this.#pulse.reportSent(this.#sent)
   }
 
   /** What the codec has refused since the last time. */
