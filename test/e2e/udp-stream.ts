@@ -11,7 +11,8 @@ const SIZE = 1400
 /** Datagrams of a train. */
 const TRAIN = 40
 const TELL_EVERY = 8 * TRAIN
-const UNDER_WAY = 48 * TRAIN
+/** Less than the server's UDP sockets hold. */
+const UNDER_WAY = 20 * TRAIN
 /** After so long without news what is under way counts as lost. */
 const PATIENCE_MS = 300
 const GREETING = Buffer.from('hello')

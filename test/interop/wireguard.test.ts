@@ -52,6 +52,17 @@ it.each([
   expect((await recording.stop()).captured).toBe(2)
 })
 
+it('WireGuard goes on by itself when the tunnel server is killed and started again', { timeout: 60_000 }, async () => {
+  await using wireguard = await WireGuard.start()
+  await wireguard.follow('4. Does it work?')
+  const shakenHands = () => wireguard.client.run('wg show wg0 latest-handshakes')
+  const before = await shakenHands()
+  await wireguard.restartServer()
+  // The first answer within the time ends it.
+  await wireguard.client.run('ping -c 1 -w 15 10.9.0.1')
+  expect(await shakenHands()).toBe(before)
+})
+
 it('all of the client goes through WireGuard but the tunnel itself', { timeout: 60_000 }, async () => {
   await using wireguard = await WireGuard.start()
   const { client, server, routed } = wireguard

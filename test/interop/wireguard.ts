@@ -9,6 +9,8 @@ export const TUNNEL_PORT = 4000
 const READY = /listening/
 const SERVER_NAME = 'vpn.example.net'
 
+const STEPS = ['1. The tunnel', "2. WireGuard's keys", "3. WireGuard's configuration"]
+
 type Role = 'client' | 'server'
 
 export interface Change {
@@ -37,7 +39,7 @@ export class WireGuard implements AsyncDisposable {
     try {
       const names = { [SERVER_NAME]: routed.server.address4 }
       const made = new WireGuard(routed, await Machine.on(routed.client, names), await Machine.on(routed.server, names), changes)
-      for (const step of ['1. The tunnel', "2. WireGuard's keys", "3. WireGuard's configuration"]) await made.follow(step)
+      for (const step of STEPS) await made.follow(step)
       return made
     } catch (error) {
       await routed[Symbol.asyncDispose]()
@@ -70,6 +72,13 @@ export class WireGuard implements AsyncDisposable {
     }
     const { server, inside } = this.routed
     return said.replaceAll('SERVER_ADDRESS', server.address4).replaceAll('GATEWAY_ADDRESS', inside.address4)
+  }
+
+  /** Kills the server's end and starts it again. */
+  async restartServer(): Promise<void> {
+    await this.ends[0].end('SIGKILL')
+    const again = blocks(STEPS[0]).find(({ machine, running }) => machine === 'server' && running)!
+    this.ends[0] = await this.server.start(again.text.trim(), READY)
   }
 
   /** A TCP stream through WireGuard by iperf3, for so long; what arrived. */
