@@ -55,7 +55,7 @@ async function client(to: Tunnel, more: Partial<TunnelClientOptions> = {}, parse
   const options = { ...parseTunnelClient({ listen: LISTEN, to: `127.0.0.1:${to.address().port}`, ...more }), ...parsed }
   const secrets = await deriveSecrets(options.key)
   let end: ClientEnd | undefined
-  const tunnel = await OpenTunnel.open(undefined, options.key !== undefined, async (shared) => {
+  const tunnel = await OpenTunnel.open(undefined, secrets.keyed, async (shared) => {
     end = await ClientEnd.open(requireBinding(), options, secrets, shared)
     return end
   })
