@@ -2,7 +2,7 @@
 import { createPublicKey, diffieHellman, generateKeyPairSync, hkdfSync, type KeyObject, scrypt } from 'node:crypto'
 import type { TunnelKeys } from '../native/binding.ts'
 
-export type Cipher = TunnelKeys['cipher']
+export type Cipher = 'aes-256-gcm' | 'chacha20-poly1305'
 
 export const SALT_BYTES = 32
 export const PUBLIC_KEY_BYTES = 32

@@ -106,7 +106,7 @@ export class Tunnel extends EventEmitter<TunnelEvents> {
   /**
    * Takes no more datagrams, passes on what has been received, ends the flows with a FIN, and resolves when all is closed. Idempotent.
    *
-   * @param options.graceMs after so long what is still open is reset. Default 3 000
+   * @param options `graceMs`: after so long what is still open is reset. Default 3 000
    */
   close({ graceMs = GRACE_MS }: { readonly graceMs?: number } = {}): Promise<void> {
     this.#closing ??= this.#close(graceMs)

@@ -44,7 +44,7 @@ it('shows a server and a client that work', async () => {
 })
 
 it('shows code that compiles', { timeout: 60_000 }, () => {
-  expect([...blocks().keys()]).toEqual(['server.ts', 'client.ts', 'block-2.ts', 'block-3.ts'])
+  expect([...blocks().keys()]).toEqual(['server.ts', 'client.ts', 'block-2.ts', 'block-3.ts', 'block-4.ts'])
   const options = [
     '--noEmit',
     '--strict',

@@ -32,6 +32,11 @@ it('gives import and require the same module, without a warning, and its parts t
     "import('faketcp/udp').then(async (udp) => {\n  const root = require('faketcp')\n  const listener = await udp.listen('127.0.0.1:0')\n  console.log(require('faketcp/udp').dial === udp.dial, listener instanceof root.FakeTcpListener, root.dial !== udp.dial)\n  await listener.close()\n})\n",
   )
   expect(node('udp.cjs')).toEqual({ status: 0, stdout: 'true true true\n', stderr: '' })
+  await writeFile(
+    join(consumer, 'tunnel.cjs'),
+    "import('faketcp/tunnel').then(async (tunnel) => {\n  const error = await tunnel.tunnelServer({}).catch((error) => error)\n  console.log(require('faketcp/tunnel').tunnelServer === tunnel.tunnelServer, error instanceof require('faketcp').FakeTcpError)\n})\n",
+  )
+  expect(node('tunnel.cjs')).toEqual({ status: 0, stdout: 'true true\n', stderr: '' })
   await writeFile(join(consumer, 'require.cjs'), "console.log(typeof require('faketcp').dial)\n")
   expect(node('both.cjs')).toEqual({ status: 0, stdout: 'true\n', stderr: '' })
   expect(node('require.cjs')).toEqual({ status: 0, stdout: 'function\n', stderr: '' })
