@@ -18,6 +18,13 @@ export interface Change {
   readonly to: string
 }
 
+/** What arrived, and what its sender had to send again. */
+export interface Stream {
+  readonly bytes: number
+  readonly bitsPerSecond: number
+  readonly retransmits: number
+}
+
 export class WireGuard implements AsyncDisposable {
   readonly routed: Routed
   readonly client: Machine
@@ -81,13 +88,13 @@ export class WireGuard implements AsyncDisposable {
     this.ends[0] = await this.server.start(again.text.trim(), READY)
   }
 
-  /** A TCP stream through WireGuard by iperf3, for so long; what arrived. */
-  async stream(seconds: number, direction: 'up' | 'down'): Promise<{ bytes: number; bitsPerSecond: number }> {
+  /** A TCP stream through WireGuard by iperf3, for so long. */
+  async stream(seconds: number, direction: 'up' | 'down'): Promise<Stream> {
     const server = await this.server.start('iperf3 -s -1 -B 10.9.0.1 --forceflush', /Server listening/)
     const json = await this.client.run(`iperf3 -J -c 10.9.0.1 -t ${seconds} ${direction === 'down' ? '-R' : ''}`)
     await server.end()
-    const { bytes, bits_per_second: bitsPerSecond } = JSON.parse(json).end.sum_received
-    return { bytes, bitsPerSecond }
+    const { sum_sent, sum_received } = JSON.parse(json).end
+    return { bytes: sum_received.bytes, bitsPerSecond: sum_received.bits_per_second, retransmits: sum_sent.retransmits }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
