@@ -12,6 +12,7 @@ import type { OpenFlows } from './open-flows.ts'
 import type { ParsedTunnelClient } from './options.ts'
 import type { Shared } from './shared.ts'
 import { type FlowSink, TunnelFlow } from './tunnel-flow.ts'
+import type { Turns } from './turns.ts'
 import { WaitingTrains } from './waiting-trains.ts'
 
 /** The first message is repeated after so long, then after twice as long each time. */
@@ -31,6 +32,8 @@ export interface ClientContext {
   readonly secrets: Secrets
   readonly clientId: Uint8Array
   readonly sink: FlowSink
+  /** To open a flow. */
+  readonly turns: Turns
 }
 
 export class ClientFlow {
@@ -93,7 +96,7 @@ export class ClientFlow {
   /** Another flow, with keys of its own, takes over once it is open. While there is none the old one goes on. */
   async #renew(): Promise<void> {
     try {
-      await this.#connect(performance.now())
+      await this.#connect()
     } catch (error) {
       this.#complain(error)
     } finally {
@@ -116,7 +119,7 @@ export class ClientFlow {
     while (!signal.aborted) {
       this.#startedMs = performance.now()
       try {
-        await this.#connect(this.#startedMs)
+        await this.#connect()
         const openedMs = performance.now()
         while (this.#current !== undefined) {
           await this.#current.ended
@@ -167,7 +170,18 @@ export class ClientFlow {
   }
 
   /** Resolves once the flow is open, and then it is the current one. */
-  async #connect(startedMs: number): Promise<void> {
+  async #connect(): Promise<void> {
+    const { turns } = this.#context
+    await turns.take(this.#closing.signal)
+    this.#startedMs = performance.now()
+    try {
+      await this.#open(this.#startedMs)
+    } finally {
+      turns.pass()
+    }
+  }
+
+  async #open(startedMs: number): Promise<void> {
     const { options, secrets, clientId } = this.#context
     const { to, carried, connectTimeoutMs } = options
     const { signal } = this.#closing

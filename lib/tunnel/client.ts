@@ -19,10 +19,13 @@ import type { Shared } from './shared.ts'
 import { RisingSum, type TunnelFlowStats } from './stats.ts'
 import type { TunnelEnd } from './tunnel.ts'
 import type { FlowSink, TunnelFlow } from './tunnel-flow.ts'
+import { Turns } from './turns.ts'
 import { UdpExit } from './udp-exit.ts'
 import { openUdp } from './udp-open.ts'
 
 const RECEIVE_BUFFER_BYTES = 8 << 20
+/** Flows that are opened at once. Thousands together would all be done at the same time, which may be too late for all of them, again and again. */
+const DIALS = 64
 
 export class ClientEnd implements TunnelEnd, UdpSink, FlowSink {
   readonly role = 'client'
@@ -60,7 +63,15 @@ export class ClientEnd implements TunnelEnd, UdpSink, FlowSink {
     this.#socket.key(key)
     const bound = formatAddress(key, KEY_LOCAL)
     this.#address = { address: bound, port: this.#socket.localPort, family: familyOf(bound) === 6 ? 'IPv6' : 'IPv4' }
-    this.#context = { options, shared, flows: this.flows, secrets, clientId: randomBytes(CLIENT_ID_BYTES), sink: this }
+    this.#context = {
+      options,
+      shared,
+      flows: this.flows,
+      secrets,
+      clientId: randomBytes(CLIENT_ID_BYTES),
+      sink: this,
+      turns: new Turns(DIALS),
+    }
     for (let i = 0; i < options.flows; i++) this.#clientFlows.add(new ClientFlow(this.#context))
   }
 

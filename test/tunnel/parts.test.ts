@@ -6,6 +6,7 @@ import { BUFFER_BYTES, BufferPool } from '../../lib/tunnel/buffers.ts'
 import { decodeSessions, encodeSessions } from '../../lib/tunnel/messages.ts'
 import { SaltMemory } from '../../lib/tunnel/salts.ts'
 import { RisingSum } from '../../lib/tunnel/stats.ts'
+import { Turns } from '../../lib/tunnel/turns.ts'
 import { type TunnelWarning, Warnings } from '../../lib/tunnel/warnings.ts'
 
 it('remembers the newest salts, at least as many as a generation has', () => {
@@ -63,6 +64,28 @@ it('lists of sessions are what they were, and odd ones are none', () => {
   expect(decodeSessions(encodeSessions([1, 65_535, 300]))).toEqual([1, 65_535, 300])
   expect(decodeSessions(Buffer.alloc(0))).toEqual([])
   expect(decodeSessions(Buffer.alloc(3))).toBeUndefined()
+})
+
+it('gives turns in the order in which they were asked for, and none to who has left', async () => {
+  const turns = new Turns(2)
+  const { signal } = new AbortController()
+  const began: string[] = []
+  const take = (name: string, until = signal) => turns.take(until).then(() => began.push(name))
+  const leaving = new AbortController()
+  await Promise.all([take('a'), take('b')])
+  const waiting = [take('c'), take('d', leaving.signal), take('e')]
+  leaving.abort()
+  await expect(waiting[1]).rejects.toMatchObject({ name: 'AbortError' })
+  expect(began).toEqual(['a', 'b'])
+  turns.pass()
+  await waiting[0]
+  turns.pass()
+  await waiting[2]
+  expect(began).toEqual(['a', 'b', 'c', 'e'])
+  turns.pass()
+  turns.pass()
+  await Promise.all([take('f'), take('g')])
+  await expect(turns.take(AbortSignal.abort())).rejects.toMatchObject({ name: 'AbortError' })
 })
 
 it('a datagram that waits does not hold the memory of a train', () => {
