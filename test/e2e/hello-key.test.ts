@@ -186,7 +186,8 @@ function sent(segments: readonly Segment[]) {
     acknowledged: Math.max(...later.map(({ ack }) => (ack - syn.seq) | 0)),
     ttls: [...new Set(later.map(({ ttl }) => ttl))],
     options: [...new Set(later.map(({ options }) => options.slice(0, 8)))],
-    findings: later.flatMap(({ analysis }) => analysis).filter((mark) => mark !== 'window_update'),
+    /** But for those of a kernel that has dropped what its busy host could not take, which the client sends again. */
+    findings: later.flatMap(({ analysis }) => analysis).filter((mark) => mark !== 'window_update' && mark !== 'duplicate_ack'),
   }
 }
 
