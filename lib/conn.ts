@@ -153,6 +153,11 @@ export class FakeTcpConn extends Duplex {
     conn.resume()
   }
 
+  /** @internal Sends what was written in this turn without waiting for its end. */
+  static flush(conn: FakeTcpConn): void {
+    conn.#channel.flush()
+  }
+
   get family(): Family {
     return this.#channel.family
   }

@@ -94,6 +94,8 @@ export interface Channel {
   drained(): void
   /** Runs `run` once before what this tick has written leaves: at the end of the tick, or of the batch of arrivals that is being delivered. */
   defer(run: () => void): void
+  /** Sends at once what was written so far, for whoever writes much in one turn of the event loop. Within a batch of arrivals it waits for the batch's end. */
+  flush(): void
   /** No more messages from this side. `done` when the peer knows, or when it is clear that it never will. @param reason of at most `maxReasonBytes` */
   end(done: () => void, reason?: CloseReason): void
   /** Adds a message that the stream dropped to the statistics. */

@@ -82,6 +82,7 @@ export class Engine implements FlowHost {
   #flushPlanned = false
   #deferred: Array<() => void> = []
   #flushes = 0
+  #flushing = false
   #inBatch = false
   #holds = 0
   #answers = 0
@@ -226,6 +227,10 @@ export class Engine implements FlowHost {
     }
     this.#deferred.push(run)
     if (!this.#inBatch) this.#flushSoon()
+  }
+
+  flush(): void {
+    if (!this.#inBatch && !this.#flushing) this.#flush()
   }
 
   schedule(flow: Flow, dueMs: number): void {
@@ -383,6 +388,7 @@ export class Engine implements FlowHost {
     if (this.#closed) return
     // Planned until the end, so that flows which wait for room mark themselves without planning the next flush.
     this.#flushPlanned = true
+    this.#flushing = true
     try {
       const deferred = this.#deferred
       this.#deferred = []
@@ -399,6 +405,7 @@ export class Engine implements FlowHost {
       this.#links.settle()
     } finally {
       this.#flushPlanned = false
+      this.#flushing = false
       this.#flushes++
     }
     if (this.#deferred.length > 0 || this.#marked.some((flow) => !this.#links.of(flow).blocked)) this.#flushSoon()

@@ -57,6 +57,7 @@ export interface FlowHost extends Surroundings {
   mark(flow: Flow): void
   /** Runs at the end of the tick or batch, before what was marked is sent. */
   defer(run: () => void): void
+  flush(): void
   /** `onDue` is to be called at this time, if not earlier. */
   schedule(flow: Flow, dueMs: number): void
   /** Sends a segment without payload at once. */
@@ -173,6 +174,10 @@ export class Flow implements Channel, Deadline, QueueOwner, FlowLife {
 
   defer(run: () => void): void {
     this.#host.defer(run)
+  }
+
+  flush(): void {
+    this.#host.flush()
   }
 
   end(done: () => void, reason?: CloseReason): void {

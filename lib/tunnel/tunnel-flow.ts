@@ -1,6 +1,6 @@
 // One flow whose handshake is done: trains of datagrams into it and out of it, reports, and whether the other end is still there. It knows sessions
 // by number only, and nothing of UDP.
-import type { FakeTcpConn } from '../conn.ts'
+import { FakeTcpConn } from '../conn.ts'
 import { view } from '../message-arena.ts'
 import type { NativeTunnelCodec } from '../native/binding.ts'
 import {
@@ -25,6 +25,8 @@ import { FlowCounters } from './stats.ts'
 
 /** Runs of one unpack call; a train of messages that all differ needs more than one call. */
 const RUNS = 64
+/** Bytes that wait for the end of the turn. */
+const FLUSH_BYTES = 512 << 10
 /** What WireGuard adds to an inner packet: a header of 16 bytes and a tag of 16. It pads, but never beyond its MTU. */
 const WIREGUARD_OVERHEAD = 32
 
@@ -149,6 +151,8 @@ export class TunnelFlow {
 
   #sendPart(session: number, memory: Uint8Array, offset: number, length: number, segment: number): void {
     const messages = datagramsIn(length, segment)
+    // Much may come by UDP in one turn, and would lie here until its end.
+    if (this.conn.writableLength > FLUSH_BYTES) FakeTcpConn.flush(this.conn)
     // A part before this one may have ended the flow.
     if (this.#closing || this.conn.writableNeedDrain) {
       this.#shared.drops[this.#closing ? 'no-flow' : 'queue-full'] += messages

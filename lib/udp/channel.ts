@@ -137,6 +137,10 @@ export class UdpChannel implements Channel, Leaving, TrainReader, UdpSink, Waiti
     this.#settings.host.defer(run)
   }
 
+  flush(): void {
+    this.#settings.host.flush()
+  }
+
   end(done: () => void): void {
     if (this.#gone) {
       done()

@@ -29,6 +29,7 @@ const FLUSHES_A_TURN = 4
 export class UdpHost {
   readonly clock: Clock = systemClock
   #deferred: Array<() => void> = []
+  #flushing = false
   #marked: Departing[] = []
   #planned = false
   #flushes = 0
@@ -42,6 +43,10 @@ export class UdpHost {
   #disarm: () => void = () => {}
 
   /** Runs `run` before what this tick has written leaves. */
+  flush(): void {
+    if (this.#inBatch === 0 && !this.#flushing) this.#flush()
+  }
+
   defer(run: () => void): void {
     this.#deferred.push(run)
     this.#plan()
@@ -108,6 +113,7 @@ export class UdpHost {
   #flush(): void {
     // Planned until the end: who waits for room marks itself without planning the next one.
     this.#planned = true
+    this.#flushing = true
     const deferred = this.#deferred
     this.#deferred = []
     for (const run of deferred) guarded(run)
@@ -119,6 +125,7 @@ export class UdpHost {
     }
     for (const one of marked) one.outbox.settle()
     this.#planned = false
+    this.#flushing = false
     this.#flushes++
     if (this.#waiting) {
       const inBatch = this.#inBatch
