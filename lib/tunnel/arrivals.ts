@@ -13,7 +13,7 @@ const PATIENCE_MS = 30_000
 /** Messages of one connection that are looked at. A client repeats its first one about five times. */
 const MAX_ATTEMPTS = 16
 /** Connections at once that have shown nothing; beyond that the oldest is closed. */
-const MAX_ARRIVALS = 1024
+export const MAX_ARRIVALS = 1024
 
 /** Makes the flow; undefined refuses it. */
 export type OnAccepted = (conn: FakeTcpConn, accepted: Accepted, init: Buffer) => TunnelFlow

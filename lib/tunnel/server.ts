@@ -6,7 +6,7 @@ import { listen } from '../listen.ts'
 import type { FakeTcpListener } from '../listener.ts'
 import type { Binding } from '../native/binding.ts'
 import type { ListenAddress } from '../transport.ts'
-import { Arrivals } from './arrivals.ts'
+import { Arrivals, MAX_ARRIVALS } from './arrivals.ts'
 import { openCodec } from './codec.ts'
 import { Conversations } from './conversations.ts'
 import type { Accepted } from './handshake.ts'
@@ -24,6 +24,8 @@ const SEND_QUEUE_BYTES = 4 << 20
 const RECEIVE_BUFFER_BYTES = 1 << 20
 /** A flow whose handshake is followed by nothing for so many seconds is closed. */
 const PROOF_TICKS = 30
+/** Flows at once: a client that has lost one dials another before the server finds out. */
+const FLOWS_PER_PEER = 2
 /** Trains that wait for one conversation's socket. */
 const OUTBOX_TRAINS = 16
 
@@ -46,6 +48,7 @@ export class ServerEnd implements TunnelEnd {
       ...carried,
       ...(at.host === '' ? {} : { host: at.host }),
       port: at.port,
+      maxConnections: FLOWS_PER_PEER * options.maxPeers + MAX_ARRIVALS,
       writableHighWaterMark: SEND_QUEUE_BYTES,
       ...(helloKey === undefined ? {} : { helloKey }),
       ...(signal === undefined ? {} : { signal }),
@@ -84,8 +87,11 @@ export class ServerEnd implements TunnelEnd {
     this.#arrivals = new Arrivals(shared, secrets, options.wish, (conn, accepted, init) => this.#accept(conn, accepted, init))
     listener
       .on('connection', (conn) => this.#arrivals.add(conn))
+      .on('error', (error) => shared.warnings.warn('accept', () => `A connection could not be accepted: ${error.message}`))
       .on('drop', (refused) => {
         if (refused.reason === 'hello' || refused.reason === 'replay') this.#arrivals.refused(refused)
+        if (refused.reason === 'maxConnections')
+          shared.warnings.warn('peer-limit', () => `${listener.maxConnections} flows are open: further ones are refused`)
       })
   }
 

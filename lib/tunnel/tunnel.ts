@@ -1,6 +1,6 @@
 // Tunnel: what the application has of either end. Events, statistics, the tick, the close.
 import { EventEmitter } from 'node:events'
-import { abortError } from '../errors.ts'
+import { abortError, guarded } from '../errors.ts'
 import type { ListenAddress } from '../transport.ts'
 import type { OpenFlows } from './open-flows.ts'
 import { type FlowChange, Shared } from './shared.ts'
@@ -44,9 +44,10 @@ export class Tunnel extends EventEmitter<TunnelEvents> {
   /** @internal */
   static async open(signal: AbortSignal | undefined, keyed: boolean, open: (shared: Shared) => Promise<TunnelEnd>): Promise<Tunnel> {
     let tunnel: Tunnel | undefined
-    // What is told while it opens is told when somebody can listen.
+    // What is told while it opens is told when somebody can listen. It may be told in the midst of a batch of packets.
     const tell = (emit: (tunnel: Tunnel) => void) => {
-      if (tunnel !== undefined) emit(tunnel)
+      const now = tunnel
+      if (now !== undefined) guarded(() => emit(now))
       else setImmediate(() => tunnel !== undefined && emit(tunnel))
     }
     const shared = new Shared(new Warnings((warning) => tell((one) => one.emit('warning', warning))), (change) =>

@@ -5,6 +5,8 @@ const PERIOD_MS = 30_000
 export type WarningCode =
   /** Server: somebody's first message does not fit the key. */
   | 'wrong-key'
+  /** Server: a connection could not be accepted (`EMFILE`, ...). */
+  | 'accept'
   /** Client: connected, but nobody answers the tunnel's handshake: wrong key, or no tunnel server there. */
   | 'no-answer'
   /** Client: a flow could not be dialled; the message has the error. */

@@ -29,6 +29,8 @@ import { UdpConnStats } from './stats.ts'
 
 /** What arrives before the stream is there: as much as fake TCP keeps. */
 const EARLY_BYTES = 64 << 10
+/** What a train costs beside its bytes, of which an empty message has none. */
+const EARLY_COST = 128
 /** How often the kernel is asked for its drops while there is traffic. */
 const SAMPLE_MS = 1000
 /** The longest IP packet. */
@@ -305,8 +307,8 @@ export class UdpChannel implements Channel, Leaving, TrainReader, UdpSink, Waiti
     this.stats.messagesIn += messages
     this.stats.bytesIn += length
     if (this.#sink !== undefined) this.#sink.onTrain(memory, offset, length, segment, 0)
-    else if (this.#earlyBytes + length <= EARLY_BYTES) {
-      this.#earlyBytes += length
+    else if (this.#earlyBytes + length + EARLY_COST <= EARLY_BYTES) {
+      this.#earlyBytes += length + EARLY_COST
       this.#early.push({ bytes: memory.slice(offset, offset + length), segment })
     } else this.stats.droppedIn += messages
   }

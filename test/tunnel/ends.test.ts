@@ -2,7 +2,7 @@
 import { createSocket, type Socket } from 'node:dgram'
 import { once } from 'node:events'
 import { readdirSync } from 'node:fs'
-import { afterEach, expect, it } from 'vitest'
+import { afterEach, expect, it, onTestFinished } from 'vitest'
 import { requireBinding } from '../../lib/native/require.ts'
 import { ClientEnd } from '../../lib/tunnel/client.ts'
 import { Conversations } from '../../lib/tunnel/conversations.ts'
@@ -169,6 +169,29 @@ it('datagrams that come in one train with the end of their conversation are pass
   sink.onTrainEnd()
   expect(String((await heard)[0])).toBe('goodbye')
   expect(conversations.size).toBe(0)
+})
+
+it('an exception in a handler surfaces as uncaught and costs no datagram', async () => {
+  const uncaught: unknown[] = []
+  const others = process.listeners('uncaughtException')
+  process.removeAllListeners('uncaughtException').on('uncaughtException', (error) => uncaught.push(error.message))
+  onTestFinished(() => {
+    process.removeAllListeners('uncaughtException')
+    for (const other of others) process.on('uncaughtException', other)
+  })
+  const service = await echo()
+  const end = await server(service.address().port)
+  const { tunnel } = await client(end)
+  for (const one of [end, tunnel]) {
+    one.on('flow', () => {
+      throw new Error('mine')
+    })
+  }
+  const user = await udp()
+  const heard = once(user, 'message')
+  user.send('hello', tunnel.address().port, '127.0.0.1')
+  expect(String((await heard)[0])).toBe('hello')
+  expect(uncaught).toEqual(['mine', 'mine'])
 })
 
 it('a client that is aborted while it opens rejects', async () => {
