@@ -413,8 +413,11 @@ export class FakeTcpConn extends Duplex {
     const room = this.#wanted || this.#queuedBytes + length + MESSAGE_COST <= this.#receiveQueueBytes
     // Where no message of the train can be kept, not even the copy is made.
     if (!room && this.#queuedBytes + Math.min(segment, length) + MESSAGE_COST > this.#receiveQueueBytes) {
-      for (let at = 0; at < length; at += segment)
+      let at = 0
+      do {
         this.#drop({ reason: 'receive-queue', size: Math.min(segment, length - at) - header, max: this.#receiveQueueBytes })
+        at += segment
+      } while (at < length) // an empty message is one, too
       return
     }
     if (length <= segment) {

@@ -1,7 +1,7 @@
 // A connection over a channel of the test's own: how arriving trains become 'data' and 'train' events, and what they keep alive.
 import { setImmediate as turn } from 'node:timers/promises'
 import { afterEach, expect, it } from 'vitest'
-import { FakeTcpConn, type Train } from '../../lib/conn.ts'
+import { type ConnOptions, FakeTcpConn, type Train } from '../../lib/conn.ts'
 import { MessageArena } from '../../lib/message-arena.ts'
 import type { Channel, ChannelSink } from '../../lib/transport.ts'
 
@@ -11,7 +11,7 @@ const OPTIONS = {
   receiveQueueBytes: 1 << 20,
   oversize: 'error',
   allowHalfOpen: true,
-} as const
+} satisfies ConnOptions
 
 const conns: FakeTcpConn[] = []
 afterEach(() => {
@@ -19,7 +19,10 @@ afterEach(() => {
 })
 
 /** A connection, and a function that lets a train arrive on it. */
-function connected(): { conn: FakeTcpConn; arrive: (text: string, segment: number, header?: number) => void } {
+function connected(receiveQueueBytes = OPTIONS.receiveQueueBytes): {
+  conn: FakeTcpConn
+  arrive: (text: string, segment: number, header?: number) => void
+} {
   let sink: ChannelSink | undefined
   const channel: Partial<Channel> = {
     attach: (one) => {
@@ -29,7 +32,7 @@ function connected(): { conn: FakeTcpConn; arrive: (text: string, segment: numbe
     countDrop: () => {},
     drained: () => {},
   }
-  const conn = new FakeTcpConn(channel as Channel, new MessageArena(), OPTIONS)
+  const conn = new FakeTcpConn(channel as Channel, new MessageArena(), { ...OPTIONS, receiveQueueBytes })
   FakeTcpConn.start(conn)
   conns.push(conn)
   return {
@@ -173,4 +176,15 @@ it('a tap gets what has waited, then every train where it lies, and nobody else 
   await turn()
   arrive('f', 1)
   expect([tapped, others]).toEqual([['aa/2', 'bb/2', 'ccddee/2', 'f/1'], []])
+})
+
+it('each message that finds the receive queue full is told of, an empty one too', () => {
+  const { conn, arrive } = connected(128)
+  const sizes: number[] = []
+  conn.on('drop', ({ reason, size }) => sizes.push(reason === 'receive-queue' ? size : Number.NaN))
+  arrive('', 0)
+  expect(sizes).toEqual([])
+  arrive('', 0)
+  arrive('aabbc', 2)
+  expect(sizes).toEqual([0, 2, 2, 1])
 })
