@@ -118,6 +118,7 @@ async function toolColumn({ tool, load }: ToolSpec, { wire, flows }: Scene, opti
     }
     const column = await explained(async () => {
       if (load === 'dgram') return await nodeColumn({ is: load }, scene, options, open)
+      if (load === 'udp') return await nodeColumn({ is: load, interface: 'batch' }, scene, options, open)
       const entrance = await open({ address: '127.0.0.1', port: IPERF3_PORT })
       if (tool.carries === 'udp') await controlRelay(hosts.a, entrance, { address: hosts.b.address4, port: IPERF3_PORT })
       return iperf3Column(tool.carries, scene, options, tunnel)

@@ -40,7 +40,7 @@ selection, each a list with commas:
   --links LIST       links of faketcp: raw, packet, auto
   --interfaces LIST  interfaces of faketcp and udp: stream, batch
   --tool NAME|FILE   a foreign tunnel beside the others, if it is on the PATH: a description of bench/tools, or a file; may be repeated
-  --loads LIST       what goes through tools that carry UDP: dgram (the default), iperf3
+  --loads LIST       what goes through tools that carry UDP: dgram (the default), iperf3, udp (the library's, in trains)
   --rounds N         rounds over all contenders; medians are taken over them
 
 output:

@@ -8,8 +8,8 @@ export const INTERFACES = ['stream', 'batch'] as const
 /** `stream`: write() and 'data', a Buffer for each message. `batch`: sendTrain() and 'train', a Buffer for many. */
 export type Interface = (typeof INTERFACES)[number]
 
-export const LOADS = ['dgram', 'iperf3'] as const
-/** What goes through a tunnel: Node's own UDP, or iperf3. */
+export const LOADS = ['dgram', 'iperf3', 'udp'] as const
+/** What goes through a tunnel: Node's own UDP, iperf3, or the library's UDP in trains. */
 export type ToolLoad = (typeof LOADS)[number]
 
 /** One end of a tunnel. Every word may hold placeholders. */
@@ -48,7 +48,7 @@ export function nameOf(spec: Spec): string {
     case 'iperf3':
       return `iperf3 ${spec.protocol}`
     case 'tool':
-      return spec.load === 'iperf3' && spec.tool.carries === 'udp' ? `${spec.tool.name} iperf3` : spec.tool.name
+      return spec.load === 'dgram' || spec.tool.carries === 'tcp' ? spec.tool.name : `${spec.tool.name} ${spec.load}`
     default:
       return spec.is
   }

@@ -33,7 +33,7 @@ describe('selection', () => {
   it('sends the load of choice through tools for UDP', () => {
     const only = ['--contenders', 'net', '--tool', 'socat', '--tool', 'kcptun']
     expect(names(...only)).toEqual(['net', 'socat', 'kcptun'])
-    expect(names(...only, '--loads', 'iperf3,dgram')).toEqual(['net', 'socat iperf3', 'socat', 'kcptun'])
+    expect(names(...only, '--loads', 'iperf3,dgram,udp')).toEqual(['net', 'socat iperf3', 'socat', 'socat udp', 'kcptun'])
   })
 
   it('may narrow a preset', () => {
@@ -59,7 +59,7 @@ describe('selection', () => {
     [['--flows', '1,1'], '--flows names something twice'],
     [['--rounds', 'many'], '--rounds'],
     [['--wires', 'default,copper'], "--wires takes default, tso-off, gro, nat; got 'copper'"],
-    [['--loads', 'iperf'], "--loads takes dgram, iperf3; got 'iperf'"],
+    [['--loads', 'iperf'], "--loads takes dgram, iperf3, udp; got 'iperf'"],
     [['--links', 'udp'], '--links takes raw, packet, auto'],
     [['--interfaces', ''], '--interfaces takes stream, batch'],
     [['--contenders', 'iperf3'], '--contenders takes faketcp, udp, dgram'],
