@@ -3,6 +3,10 @@ import { createRouted, type Invalid, type RoutedOptions } from '../support/route
 import { type EndOptions, TunnelPeer } from './tunnel-ends.ts'
 import type { Received } from './udp-stream.ts'
 
+/** A path may lose one. */
+const GREETINGS = 20
+const GREETING_MS = 500
+
 const SERVER = 4000
 const SERVICE = 7000
 const USERS = 7001
@@ -52,8 +56,15 @@ export async function throughTunnel(
   const datagrams = Math.ceil(bytes / SIZE)
   await to.run((ctx, datagrams) => ctx.state.stream.expect(datagrams), datagrams)
   // So that the service knows whom to send to.
-  await user.run((ctx) => ctx.state.stream.greet())
-  await service.run((ctx) => ctx.state.stream.greeted)
+  let greeted = false
+  for (let i = 0; i < GREETINGS && !greeted; i++) {
+    await user.run((ctx) => ctx.state.stream.greet())
+    greeted = await service.run((ctx, ms) => {
+      const late = new Promise<boolean>((resolve) => setTimeout(resolve, ms, false))
+      return Promise.race([ctx.state.stream.greeted.then(() => true), late])
+    }, GREETING_MS)
+  }
+  if (!greeted) throw new Error(`No greeting of ${GREETINGS} has come through`)
   const began = performance.now()
   await from.run((ctx, datagrams) => ctx.state.stream.send(datagrams), datagrams)
   const seconds = (performance.now() - began) / 1000
