@@ -1,5 +1,6 @@
 // The UDP transport where it differs from fake TCP: plain UDP, sockets of accepted peers, addresses, what ICMP and the kernel tell. What both transports
 // do alike is in streams.test.ts.
+import { readFileSync } from 'node:fs'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import type { FakeTcpConn } from '../../lib/index.ts'
 import { twoHosts } from '../support/hosts.ts'
@@ -128,8 +129,10 @@ describe('without a handshake', () => {
       await Promise.all(sockets.map((socket) => new Promise<void>((bound) => socket.bind(0, () => bound()))))
       ctx.state.sockets = sockets
     }, peers)
+    const before = backlogDrops()
     const found = () => server.agent.run((ctx) => ctx.state.found as { right: number; wrong: number; peers: number })
-    // Round by round: what one peer says first comes amid what others do. Three rounds are under way, as the kernel's backlog holds 1 000 packets.
+    // Round by round: what one peer says first comes amid what others do. Three rounds are under way, as the kernel's backlog holds 1 000 packets,
+    // those of other tests among them: what does not fit there never came.
     for (let round = atOnce; round <= each; round += atOnce) {
       await client.agent.run(
         async (ctx, { atOnce, address, port }) => {
@@ -148,17 +151,25 @@ describe('without a handshake', () => {
       )
       const arrived = async () => {
         const { right, wrong } = await found()
-        return right + wrong
+        return right + wrong + backlogDrops() - before
       }
-      await expect.poll(arrived, PATIENCE).toBe(round * peers)
+      await expect.poll(arrived, PATIENCE).toBeGreaterThanOrEqual(round * peers)
     }
     await client.agent.run((ctx) => {
       for (const socket of ctx.state.sockets) socket.close()
     })
-    await expect.poll(found, PATIENCE).toEqual({ right: peers * each, wrong: 0, peers })
+    const { right, wrong } = await found()
+    expect(wrong).toBe(0)
+    expect(peers * each - right).toBeLessThanOrEqual(backlogDrops() - before)
     expect((await server.listenerStats()).kernelDrops).toBe(0)
   })
 })
+
+/** Packets that this machine's backlogs had no room for (netif_rx), of all hosts. */
+function backlogDrops(): number {
+  const lines = readFileSync('/proc/net/softnet_stat', 'latin1').trim().split('\n')
+  return lines.reduce((sum, line) => sum + Number.parseInt(line.split(' ')[1], 16), 0)
+}
 
 describe('ECONNREFUSED', () => {
   it('a dial where nobody listens is refused at once', async () => {
